@@ -1,0 +1,191 @@
+"""What stock vLLM gets wrong, as scripts: the model's output, the request, and the reply that a client should get.
+
+The expected replies are written by hand from the splitting rules, not computed: tests hold the plugin to them, and
+`benchmarks/vllm_faults.py` puts vLLM's own parser beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .replies import Script, encode, function_tool
+
+WEATHER = function_tool("get_weather", {"type": "object", "properties": {"city": {"type": "string"}}})
+TIME = function_tool("get_time", {"type": "object", "properties": {"zone": {"type": "string"}}})
+ANALYSIS = "<|channel|>analysis<|message|>Let me think.<|end|>"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One output that stock vLLM turns into a wrong reply."""
+
+    name: str
+    what: str
+    raw: str
+    reasoning: str | None = None
+    content: str | None = None
+    tool_calls: tuple[tuple[str, str], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = (WEATHER,)
+    stop: str | None = None
+    no_calls: bool = False  # tool_choice "none"
+    past_stops: bool = False
+    not_messages: bool = field(default=False)  # /v1/messages cannot ask for it
+
+    @property
+    def script(self) -> Script:
+        return Script(tuple(encode(self.raw)), past_stops=self.past_stops)
+
+    @property
+    def fields(self) -> tuple[str | None, str | None, list[tuple[str, str]]]:
+        return self.reasoning, self.content, list(self.tool_calls)
+
+    def options(self, api: str) -> dict[str, Any]:
+        """Keyword arguments for `Clients.ask`."""
+        options: dict[str, Any] = {"tools": self.tools}
+        if self.stop is not None:
+            if api == "chat":
+                options["stop"] = [self.stop]
+            elif api == "messages":
+                options["stop_sequences"] = [self.stop]
+            else:
+                options["extra"] = {"stop": [self.stop]}
+        if self.no_calls:
+            options["tool_choice"] = {"type": "none"} if api == "messages" else "none"
+        return options
+
+
+FAULTS = (
+    Fault(
+        "arguments-verbatim",
+        "arguments are parsed and dumped again, non-ASCII escaped, in whole replies but not in streams",
+        "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+        '{"city":"München",  "days": 2.50}<|call|>',
+        tool_calls=(("get_weather", '{"city":"München",  "days": 2.50}'),),
+    ),
+    Fault(
+        "missing-start",
+        "the answer is lost when `<|start|>` is missing",
+        f"{ANALYSIS}<|channel|>final<|message|>It is sunny.<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "missing-start-role-word",
+        "the answer is lost when only the role word is left of the start",
+        f"{ANALYSIS}assistant<|channel|>final<|message|>It is sunny.<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "missing-end",
+        "the answer lands in the reasoning when `<|end|>` is missing",
+        "<|channel|>analysis<|message|>Let me think.<|channel|>final<|message|>It is sunny.<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "missing-end-before-start",
+        "the same with the next message's `<|start|>` in place",
+        "<|channel|>analysis<|message|>Let me think.<|start|>assistant"
+        "<|channel|>final<|message|>It is sunny.<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "truncated-header",
+        "a header cut off by the token limit comes out as content, markers and all",
+        f"{ANALYSIS}<|start|>assistant<|channel|>comm",
+        reasoning="Let me think.",
+    ),
+    Fault(
+        "truncated-call-header",
+        "the same for the header of a call",
+        f"{ANALYSIS}<|start|>assistant<|channel|>commentary to=functions.get_wea",
+        reasoning="Let me think.",
+    ),
+    Fault(
+        "no-markers",
+        "text without any marker comes with `<|return|>` in it",
+        "It is sunny.<|return|>",
+        content="It is sunny.",
+    ),
+    Fault(
+        "header-without-message",
+        "a final header without `<|message|>` comes out as raw markup",
+        f"{ANALYSIS}<|start|>assistant<|channel|>final" + '{"sky":"clear"}<|return|>',
+        reasoning="Let me think.",
+        content='{"sky":"clear"}',
+    ),
+    Fault(
+        "endoftext",
+        "`<|endoftext|>` in place of `<|return|>` leaks the markers before it",
+        f"{ANALYSIS}<|start|>assistant<|channel|>final<|message|>It is sunny.<|endoftext|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "undeclared-namespace",
+        "a call to a namespace that vLLM does not know vanishes",
+        '<|channel|>commentary to=browser.get_weather json<|message|>{"city":"Rome"}<|call|>',
+        tools=(function_tool("browser.get_weather"), WEATHER),
+        tool_calls=(("browser.get_weather", '{"city":"Rome"}'),),
+    ),
+    Fault(
+        "misspelled-channel",
+        "text of a misspelled channel vanishes; /v1/responses answers 400 or cuts the stream",
+        f"{ANALYSIS}<|start|>assistant<|channel|>finall<|message|>It is sunny.<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "unknown-channel",
+        "text of an unknown channel vanishes; /v1/responses answers 400 or cuts the stream",
+        f"{ANALYSIS}<|start|>assistant<|channel|>weather<|message|>It is sunny.<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny.",
+    ),
+    Fault(
+        "two-finals",
+        "two final messages are joined by a line break in whole replies and by nothing in streams",
+        "<|channel|>final<|message|>One.<|end|><|start|>assistant<|channel|>final<|message|>Two.<|return|>",
+        content="One.\nTwo.",
+    ),
+    Fault(
+        "two-calls-to-one-function",
+        "two calls to one function in a row run into one in streams",
+        '<|channel|>commentary to=functions.get_weather json<|message|>{"city":"Rome"}<|end|>'
+        '<|start|>assistant<|channel|>commentary to=functions.get_weather json<|message|>{"city":"Oslo"}<|call|>',
+        tool_calls=(("get_weather", '{"city":"Rome"}'), ("get_weather", '{"city":"Oslo"}')),
+    ),
+    Fault(
+        "call-without-body",
+        "a call with an empty body has no valid arguments",
+        "<|channel|>commentary to=functions.get_weather json<|message|><|call|>",
+        tool_calls=(("get_weather", "{}"),),
+    ),
+    Fault(
+        "stop-string",
+        "a `stop` string and what follows it in the token stay in the reply",
+        f"{ANALYSIS}<|start|>assistant<|channel|>final<|message|>It is sunny. Observation: none<|return|>",
+        reasoning="Let me think.",
+        content="It is sunny. ",
+        stop="Observ",
+    ),
+    Fault(
+        "tool-choice-none",
+        "`tool_choice: none` is ignored in streams",
+        f"{ANALYSIS}<|start|>assistant<|channel|>commentary to=functions.get_weather json<|message|>"
+        '{"city":"Rome"}<|call|>',
+        reasoning="Let me think.",
+        no_calls=True,
+    ),
+    Fault(
+        "double-channel",
+        "a header with two channel clauses sends the call astray",
+        "<|channel|>commentary to=functions.get_weather<|channel|>commentary <|constrain|>json<|message|>"
+        '{"city":"Rome"}<|call|>',
+        tool_calls=(("get_weather", '{"city":"Rome"}'),),
+    ),
+)

@@ -1,0 +1,82 @@
+"""A vLLM logits processor that makes the model say what a test wrote: one forced token a step.
+
+It stands where a model's wishes stand and nowhere else: vLLM's scheduler, sampler, grammar masks, detokenizer and
+server run as always. A request carries its script as `vllm_xargs`, which all three APIs take:
+
+    script        the token ids to say
+    script_N      the same for choice N of a request with `n` > 1 and `seed` 0 (choice N gets seed N)
+
+After the script's last token comes `<|return|>`. Where a grammar is active it has the last word: a scripted token that
+it forbids is passed over and the next that it allows is said, so that a test can see the grammar at work. If it allows
+none of them, the (random) model chooses.
+
+vLLM loads this in its engine processes, through `--logits-processors vllm_rig.scripted_tokens:ScriptedTokens`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+RETURN = 200_002
+FORCED = 1e9  # far above any logit of a random model, so temperature does not matter
+
+
+def script_of(params: SamplingParams) -> Sequence[int] | None:
+    """The script that a request carries, or None."""
+    extra: dict[str, Any] = params.extra_args or {}
+    return extra.get(f"script_{params.seed}") or extra.get("script")
+
+
+class _Turn:
+    """One request being generated: its script, and how much of it was passed over."""
+
+    def __init__(self, script: Sequence[int], said: list[int]) -> None:
+        self.script = script
+        self.said = said  # vLLM's own list, which grows as tokens are accepted
+        self.passed_over = 0
+
+    def force(self, logits: torch.Tensor) -> None:
+        position = len(self.said) + self.passed_over
+        for token in (*self.script[position : position + 64], RETURN):
+            if logits[token] > float("-inf"):
+                logits[token] = FORCED
+                return
+            self.passed_over += 1
+        # Nothing scripted is allowed here: the grammar and the model settle this token; go on from the same place.
+        self.passed_over = position - len(self.said) - 1
+
+
+class ScriptedTokens(LogitsProcessor):
+    """Forces each request's scripted tokens, row by row of the batch."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self.turns: dict[int, _Turn] = {}
+        # For benchmarks of the API server: a pause a step stands for the time that a real model takes.
+        self.pause = float(os.environ.get("SCRIPTED_TOKENS_STEP_SECONDS", "0"))
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        def new_turn(params: SamplingParams, prompt: list[int] | None, said: list[int]) -> _Turn | None:
+            script = script_of(params)
+            return _Turn(script, said) if script is not None else None
+
+        process_dict_updates(self.turns, batch_update, new_turn)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        for row, turn in self.turns.items():
+            turn.force(logits[row])
+        if self.pause:
+            time.sleep(self.pause)
+        return logits
