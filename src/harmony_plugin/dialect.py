@@ -1,0 +1,89 @@
+"""Dialect: how the markers are spelled, as strings and as token ids.
+
+Knows nothing of messages or channels; the lexer reads its tables and nobody else does.
+Source of the defaults: the o200k_harmony vocabulary (openai/harmony, docs/format.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["KINDS", "Dialect"]
+
+#: The marker kinds. ``endoftext`` is not one of Harmony's seven, but ends output like ``return``.
+KINDS = ("start", "end", "message", "channel", "constrain", "return", "call", "endoftext")
+
+_REQUIRED = KINDS[:-1]
+_IDS = {
+    "start": 200006,
+    "end": 200007,
+    "message": 200008,
+    "channel": 200005,
+    "constrain": 200003,
+    "return": 200002,
+    "call": 200012,
+    "endoftext": 199999,
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The spelling of the markers. ``Dialect()`` is o200k_harmony, gpt-oss's own.
+
+    ``markers`` and ``ids`` map a kind (see `KINDS`) to its string and its token id; kinds that are left out keep
+    Harmony's. ``reserved`` holds the other special ids of the vocabulary: they are dropped with an issue.
+
+    Raises:
+        ValueError: a kind that is not one, two markers alike, or one that begins another
+            (a stream could not tell them apart).
+    """
+
+    markers: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, int] = field(default_factory=dict)
+    reserved: Container[int] = range(199998, 201088)
+
+    def __post_init__(self) -> None:
+        for name, given in (("markers", self.markers), ("ids", self.ids)):
+            unknown = sorted(set(given) - set(KINDS))
+            if unknown:
+                raise ValueError(f"Dialect({name}=…): unknown marker kinds {unknown}; the kinds are {', '.join(KINDS)}")
+        markers = {kind: f"<|{kind}|>" for kind in KINDS} | dict(self.markers)
+        ids = _IDS | dict(self.ids)
+        if len(set(ids.values())) != len(ids):
+            raise ValueError("Dialect(ids=…): two markers have the same id")
+        for kind, text in markers.items():
+            clash = [other for other, longer in markers.items() if other != kind and longer.startswith(text)]
+            if not text or clash:
+                raise ValueError(f"Dialect(markers=…): {kind} {text!r} is empty or begins the marker of {clash}")
+        object.__setattr__(self, "markers", markers)
+        object.__setattr__(self, "ids", ids)
+
+    def __hash__(self) -> int:
+        return hash((tuple(sorted(self.markers.items())), tuple(sorted(self.ids.items()))))
+
+    @classmethod
+    def from_vocabulary(
+        cls,
+        lookup: Callable[[str], int | None],
+        *,
+        markers: Mapping[str, str] | None = None,
+        reserved: Container[int] = frozenset(),
+    ) -> Dialect:
+        """The dialect of a model: marker ids read from its own vocabulary.
+
+        ``lookup`` maps a marker's string to its token id, or None where the vocabulary lacks it. ``reserved``: the
+        vocabulary's other special ids.
+
+        Raises:
+            ValueError: names the markers that the vocabulary lacks (``<|endoftext|>`` may be missing).
+        """
+        spelled = {kind: f"<|{kind}|>" for kind in KINDS} | dict(markers or {})
+        found = {kind: lookup(text) for kind, text in spelled.items()}
+        missing = [spelled[kind] for kind in _REQUIRED if found[kind] is None]
+        if missing:
+            raise ValueError(f"not a Harmony vocabulary: it has no token for {', '.join(missing)}")
+        ids = {kind: token for kind, token in found.items() if token is not None}
+        # An id no vocabulary has keeps the kind out of the way where the model has no such token.
+        ids.setdefault("endoftext", -1)
+        return cls(markers=spelled, ids=ids, reserved=reserved)

@@ -1,0 +1,145 @@
+"""Events: what the core gives out. Plain values; nothing here knows how they come about."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from .issues import Issue
+from .routing import Field
+
+__all__ = ["Delta", "Ended", "Event", "Message", "Reply", "Started", "Text", "ToolCall", "ToolCallDelta"]
+
+
+class Message(NamedTuple):
+    """One Harmony message of the output, as ``openai_harmony`` has it.
+
+    ``content_type`` is spelled as written: ``json``, or ``<|constrain|>json``. ``complete``: an end marker closed it.
+    """
+
+    role: str
+    channel: str | None
+    recipient: str | None
+    content_type: str | None
+    text: str
+    complete: bool = True
+
+
+class ToolCall(NamedTuple):
+    """One tool call. ``arguments``: the model's text, verbatim (usually JSON); ``{}`` where it wrote none."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_openai(self) -> dict[str, Any]:
+        """The call as it stands in an assistant message."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+class ToolCallDelta(NamedTuple):
+    """A piece of a tool call. ``id`` and ``name`` come once, at its beginning; ``arguments`` add up."""
+
+    index: int  # type: ignore[assignment]  # shadows tuple.index: OpenAI's name is worth more
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+    def to_openai(self) -> dict[str, Any]:
+        """The piece as it stands in a chunk's delta."""
+        if self.id is None:
+            return {"index": self.index, "function": {"arguments": self.arguments}}
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"index": self.index, "id": self.id, "type": "function", "function": function}
+
+
+class Delta:
+    """What one chunk adds to the reply. Falsy when that is nothing.
+
+    ``reasoning_content`` and ``content``: text to append, or None. ``tool_calls``: a tuple of `ToolCallDelta`.
+    """
+
+    # Class attributes for what is absent: making one costs the token path a single store.
+    reasoning_content: str | None = None
+    content: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.__dict__)
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if isinstance(other, Delta) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.reasoning_content, self.content, self.tool_calls))
+
+    def __repr__(self) -> str:
+        return f"Delta({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+    def to_openai(self) -> dict[str, Any]:
+        """The delta of a chat completion chunk: only what is there."""
+        delta: dict[str, Any] = dict(self.__dict__)
+        if self.tool_calls:
+            delta["tool_calls"] = [call.to_openai() for call in self.tool_calls]
+        return delta
+
+
+class Started(NamedTuple):
+    """A message began. ``field`` None: its text reaches no field, only an issue. ``call``: a call's index, id and name."""
+
+    field: Field | None
+    message: Message
+    call: ToolCallDelta | None = None
+
+
+class Text(NamedTuple):
+    """Text of the message that is open. No separators between messages; ``index``: of the tool call, or None."""
+
+    field: Field
+    text: str
+    index: int | None = None  # type: ignore[assignment]
+
+
+class Ended(NamedTuple):
+    """The message that was open ended; ``message`` holds its text where the stream keeps it."""
+
+    field: Field | None
+    message: Message
+    index: int | None = None  # type: ignore[assignment]
+
+
+Event = Started | Text | Ended
+
+
+class Reply(NamedTuple):
+    """A whole reply, split.
+
+    ``reasoning_content`` and ``content`` are None where the model wrote none. ``reasoning_tokens``: generated ids whose
+    text went to reasoning, None for text input. ``issues``: what was wrong with the output (`harmony_plugin.CODES`).
+    """
+
+    reasoning_content: str | None
+    content: str | None
+    tool_calls: tuple[ToolCall, ...]
+    messages: tuple[Message, ...]
+    issues: tuple[Issue, ...]
+    reasoning_tokens: int | None
+
+    def finish_reason(self, cut: bool = False) -> Literal["length", "tool_calls", "stop"]:
+        """OpenAI's finish reason. ``cut``: the engine was cut off, by its token limit for instance."""
+        return finish_reason(cut, bool(self.tool_calls))
+
+    def to_openai(self) -> dict[str, Any]:
+        """The assistant message, in OpenAI's shape; ``tool_calls`` only where there are some."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": self.content,
+            "reasoning_content": self.reasoning_content,
+        }
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_openai() for call in self.tool_calls]
+        return message
+
+
+def finish_reason(cut: bool, has_call: bool) -> Literal["length", "tool_calls", "stop"]:
+    """``length`` where the engine was cut off; else ``tool_calls`` if the reply has a call; else ``stop``."""
+    return "length" if cut else "tool_calls" if has_call else "stop"

@@ -1,0 +1,62 @@
+"""Options: every setting of the core, as one typed object. Reads no environment: the adapters do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from .dialect import Dialect
+
+__all__ = ["Options", "Target"]
+
+#: Where a channel's text goes.
+Target = Literal["content", "reasoning", "drop"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to split. The defaults are what an OpenAI client expects.
+
+    Args:
+        strict: raise `HarmonyParseError` at the first issue instead of recovering.
+        commentary: where a preamble goes, that is commentary without a recipient.
+        channels: custom channels and where their text goes, by name.
+        dialect: how the markers are spelled.
+        arguments: ``verbatim`` passes a call's arguments on as the model wrote them. ``repair`` mends what is not JSON
+            with the json-repair library (extra ``repair``); such a call is then sent whole, at its end.
+        keep: keep the messages for `Stream.reply`. Without, memory stays flat, and arguments are not checked to be JSON.
+        builtin_tools: calls of gpt-oss's own tools (python, browser, container) that the request does not declare:
+            ``hide`` them, or give them out as ``tool_calls`` for hosts that run them.
+        tool_choice: ``none`` drops every call with an issue, as the client asked for none.
+
+    Raises:
+        ValueError: a value that is not one of these.
+    """
+
+    strict: bool = False
+    commentary: Target = "content"
+    channels: Mapping[str, Target] = field(default_factory=dict)
+    dialect: Dialect = field(default_factory=Dialect)
+    arguments: Literal["verbatim", "repair"] = "verbatim"
+    keep: bool = True
+    builtin_tools: Literal["hide", "tool_calls"] = "hide"
+    tool_choice: Literal["auto", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        targets = get_args(Target)
+        for name, value, allowed in (
+            ("commentary", self.commentary, targets),
+            ("arguments", self.arguments, ("verbatim", "repair")),
+            ("builtin_tools", self.builtin_tools, ("hide", "tool_calls")),
+            ("tool_choice", self.tool_choice, ("auto", "none")),
+            *((f"channels[{channel!r}]", target, targets) for channel, target in self.channels.items()),
+        ):
+            if value not in allowed:
+                raise ValueError(f"Options({name}={value!r}): it is one of {', '.join(map(repr, allowed))}")
+        object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
+
+    def __hash__(self) -> int:
+        rest = (self.strict, self.commentary, self.arguments, self.keep, self.builtin_tools, self.tool_choice)
+        return hash((rest, self.dialect, tuple(sorted(self.channels.items()))))

@@ -1,0 +1,136 @@
+"""Routing: which field a message goes to (SPEC section 4, row by row).
+
+Knows headers, the tools on offer and the settings; knows nothing of markers, text or deltas.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from .header import CHANNELS, Header
+from .options import Options
+
+__all__ = ["Field", "Route", "Router", "tool_names"]
+
+#: Where text goes; None: to an issue only.
+Field = Literal["reasoning", "content", "tool_call"]
+
+_BUILTIN = ("python", "browser", "container")
+
+
+class Route(NamedTuple):
+    """Where a message goes. ``name``: the tool's. ``issue``: the code to report, with the body where ``field`` is None."""
+
+    field: Field | None
+    name: str | None = None
+    issue: str | None = None
+
+
+def tool_names(tools: Iterable[str | Mapping[str, Any]] | None) -> tuple[str, ...] | None:
+    """The names of tools given as names or as OpenAI tool dicts (chat or responses shape). None: not known.
+
+    Tools without a name of their own (``{"type": "web_search"}``) are passed over.
+
+    Raises:
+        TypeError: something that is neither.
+    """
+    if tools is None:
+        return None
+    if isinstance(tools, (str, bytes, Mapping)):
+        raise TypeError("tools: a sequence of names or of OpenAI tool dicts, or None")
+    names: list[str] = []
+    for tool in tools:
+        if isinstance(tool, str):
+            names.append(tool)
+        elif isinstance(tool, Mapping):
+            function = tool.get("function")
+            name = (function if isinstance(function, Mapping) else tool).get("name")
+            if isinstance(name, str):
+                names.append(name)
+        else:
+            raise TypeError(f"tools: names or OpenAI tool dicts, not {type(tool).__name__}")
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+class Router:
+    """Routes the messages of one reply, in order: a tool result is one only where a call asked for it."""
+
+    __slots__ = ("_asked", "_declared", "_offers_none", "_options")
+
+    def __init__(self, tools: tuple[str, ...] | None, options: Options) -> None:
+        self._declared = frozenset(tools or ())
+        self._offers_none = tools is not None and not tools
+        self._options = options
+        self._asked: Counter[str] = Counter()
+
+    def route(self, header: Header) -> Route:
+        """The field of the message that ``header`` opens."""
+        if header.target == "issue":
+            return Route(None, None, "missing_message")
+        if header.target is not None:
+            return Route("reasoning" if header.target == "reasoning" else "content")
+        if header.role != "assistant":
+            return self._other_role(header)
+        if header.addressed:
+            assert header.recipient is not None
+            return self._recipient(header, header.recipient)
+        if header.recipient == "assistant" and header.channel == "commentary":
+            return Route("reasoning")
+        return self._channel(header)
+
+    def declared(self, recipient: str) -> str | None:
+        """The declared tool that a recipient means: by its name, or with a namespace in front."""
+        name = recipient
+        while name:
+            if name in self._declared:
+                return name
+            if (trimmed := name.rstrip("./-:")) in self._declared:
+                return trimmed
+            name = name.partition(".")[2]
+        return None
+
+    def _call(self, name: str, issue: str | None = None) -> Route:
+        if self._options.tool_choice == "none":
+            return Route(None, None, "dropped_call")
+        self._asked[name] += 1
+        return Route("tool_call", name, issue)
+
+    def _recipient(self, header: Header, recipient: str) -> Route:
+        name = self.declared(recipient)
+        if name is not None:
+            return self._call(name)
+        if recipient.startswith("functions.") and (name := recipient[len("functions.") :]):
+            return self._call(name)
+        if recipient.partition(".")[0] in _BUILTIN and (recipient != "python." and not recipient.startswith("python.")):
+            if self._options.builtin_tools == "tool_calls":
+                return self._call(recipient)
+            return Route("reasoning") if header.channel == "analysis" else Route(None, None, "builtin_tool")
+        if self._offers_none:
+            # Nothing can be called. Analysis stays reasoning all the same: it never reaches content.
+            return Route("reasoning" if header.channel == "analysis" else "content")
+        return self._call(recipient.removesuffix("."))
+
+    def _other_role(self, header: Header) -> Route:
+        if header.author is not None and header.recipient == "assistant":
+            author = header.author
+            name = self.declared(author) or (author[len("functions.") :] if author.startswith("functions.") else None)
+            if name and not self._asked[name]:
+                return self._call(name, "swapped_call")
+            if name:
+                self._asked[name] -= 1
+        return Route(None, None, "foreign_role")
+
+    def _channel(self, header: Header) -> Route:
+        channel = header.channel
+        target = self._options.channels.get(channel) if channel is not None else None
+        if target is None and channel == "commentary":
+            target = self._options.commentary
+        if target == "drop":
+            return Route(None, None, "dropped_text")
+        if target is not None:
+            return Route(target)
+        if channel == "analysis":
+            return Route("reasoning")
+        return Route("content", None, None if channel is None or channel in CHANNELS else "unknown_channel")

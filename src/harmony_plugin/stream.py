@@ -1,0 +1,463 @@
+"""Stream: chunks of one reply in, deltas out; and `parse`, which is a stream fed once.
+
+Puts the rooms together: lexer, machine, routing. It joins messages, numbers the tool calls and counts; it decides neither
+what a marker means nor which field a message goes to.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from .events import Delta, Ended, Event, Message, Reply, Started, Text, ToolCall, ToolCallDelta, finish_reason
+from .header import Header
+from .issues import BY_SETTING, HarmonyParseError, Issue
+from .lexer import IdLexer, TextLexer, Token
+from .machine import BODY_TEXT, CLOSE, OPEN, Machine
+from .options import Options
+from .routing import Field, Route, Router, tool_names
+from .vocabulary import Vocabulary, harmony_vocabulary
+
+__all__ = ["Stream", "parse"]
+
+_ALPHABET = string.ascii_letters + string.digits
+_NO_PIECES: dict[int, str] = {}
+_DEFAULTS = Options()
+_REASONING, _CONTENT, _ARGUMENTS = 1, 2, 3
+_MODES = {"reasoning": _REASONING, "content": _CONTENT, "tool_call": _ARGUMENTS, None: 0}
+
+
+def _call_id() -> str:
+    """``call_`` and 24 random letters or digits."""
+    # 144 bits, six for each character; 62 characters for 64 values cost nothing that matters to an id.
+    number = int.from_bytes(secrets.token_bytes(24), "big")
+    return "call_" + "".join([_ALPHABET[(number >> shift) % 62] for shift in range(0, 192, 8)])
+
+
+def _repair(arguments: str) -> str:
+    try:
+        import json_repair
+    except ImportError as error:
+        raise ImportError(
+            "Options(arguments='repair') needs json-repair: pip install 'harmony-plugin[repair]'"
+        ) from error
+    mended = json_repair.repair_json(arguments, ensure_ascii=False)
+    return mended if isinstance(mended, str) and mended else arguments
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+class Stream:
+    """Splits one reply as it comes. Feed it chunks in order, then finish it; one stream for one reply.
+
+    Args:
+        prompt: the prompt's text or ids; the output goes on from its end (everything after its last ``<|start|>``).
+            None: as if it ended in ``<|start|>assistant``.
+        tools: the tools on offer: names or OpenAI tool dicts; ``[]`` where the request offers none; None: not known.
+        options: the settings; see `Options`.
+        decode: from a token id to its bytes, or a `Vocabulary` (share one: it learns). Default: the Harmony library's
+            o200k_harmony. Not needed for text.
+
+    Work per chunk is proportional to the chunk. Not for several threads at once.
+    """
+
+    __slots__ = (
+        "_append",
+        "_body_at",
+        "_body_ids",
+        "_call",
+        "_calls",
+        "_clean",
+        "_decode",
+        "_early",
+        "_fast",
+        "_field",
+        "_finished",
+        "_fresh",
+        "_header",
+        "_held",
+        "_issues",
+        "_lexer",
+        "_machine",
+        "_mode",
+        "_open",
+        "_options",
+        "_parts",
+        "_reasoning_ids",
+        "_records",
+        "_route",
+        "_router",
+        "_spoken",
+    )
+
+    def __init__(
+        self,
+        prompt: str | Sequence[int] | None = None,
+        tools: Iterable[str | Mapping[str, Any]] | None = None,
+        options: Options | None = None,
+        decode: Callable[[int], bytes] | Vocabulary | None = None,
+    ) -> None:
+        self._options = options = _DEFAULTS if options is None else options
+        names = tool_names(tools)
+        self._machine = Machine(tuple(options.channels), names or ())
+        self._router = Router(names, options)
+        self._decode = decode
+        self._lexer: IdLexer | TextLexer | None = None
+        self._issues: list[Issue] = []
+        # (field, message, tool call) of every message that ended.
+        self._records: list[tuple[Field | None, Message, ToolCall | None]] = []
+        self._calls = 0
+        self._spoken: set[Field] = set()
+        self._reasoning_ids = 0
+        self._finished = False
+        # The message that is open.
+        self._open = False
+        self._field: Field | None = None
+        self._header = Header()
+        self._route = Route(None)
+        self._call: ToolCallDelta | None = None
+        self._parts: list[str] = []
+        self._body_at = self._body_ids = 0
+        # White space in front of arguments (they may turn out to be empty), or all of arguments that want repair.
+        self._held: list[str] | None = None
+        # Whether the open message has given no text yet.
+        self._fresh = True
+        # What the prompt began: given out with the first chunk.
+        self._early: list[Event] = []
+        # The token path's short cut: see feed().
+        self._mode = self._fast = 0
+        self._clean = _NO_PIECES
+        self._append: Callable[[str], object] = self._parts.append
+        if prompt is not None and len(prompt):
+            self._prime(prompt)
+
+    # In
+
+    def feed(self, chunk: str | Sequence[int]) -> Delta:
+        """Take a chunk of the output: text, or token ids. Gives what it adds to the reply.
+
+        Raises:
+            HarmonyParseError: strict mode met an issue.
+            RuntimeError: the stream is finished. TypeError: neither text nor ids, or not what came before.
+        """
+        if len(chunk) == 1:
+            # One id of plain text in an open body, the common case by far: nothing to decide.
+            piece = self._clean.get(chunk[0])  # type: ignore[call-overload]
+            if piece is not None:
+                mode = self._mode
+                if mode:
+                    self._fast += 1
+                    self._append(piece)
+                    delta = Delta()
+                    if mode == _REASONING:
+                        delta.reasoning_content = piece
+                    elif mode == _CONTENT:
+                        delta.content = piece
+                    else:
+                        delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
+                    return delta
+        return self._fold(self.feed_events(chunk))
+
+    def finish(self) -> Delta:
+        """The output ends: gives what was held. Again: nothing."""
+        return self._fold(self.finish_events())
+
+    def feed_events(self, chunk: str | Sequence[int]) -> list[Event]:
+        """Like `feed`, as a list of `Started`, `Text` and `Ended` in the order of the output, for APIs made of items.
+
+        Use either on one stream. The text has no separators between messages.
+        """
+        if self._finished:
+            raise RuntimeError("this stream is finished: make a Stream for each reply")
+        if not len(chunk):
+            return []
+        lexer = self._lexer or self._choose(chunk)
+        self._settle()
+        if isinstance(chunk, str):
+            if isinstance(lexer, IdLexer):
+                raise TypeError("this stream takes token ids: its first chunk was ids, not text")
+            tokens = lexer.feed(chunk)
+        else:
+            if isinstance(lexer, TextLexer):
+                raise TypeError("this stream takes text: its first chunk was text, not token ids")
+            tokens = lexer.feed(chunk)
+        return self._advance(tokens)
+
+    def finish_events(self) -> list[Event]:
+        """Like `finish`, as a list of events."""
+        if self._finished:
+            return []
+        self._settle()
+        tokens = self._lexer.finish() if self._lexer else []
+        self._machine.feed(tokens)
+        self._machine.finish(self._lexer.offset if self._lexer else 0)
+        self._finished = True
+        return self._advance([])
+
+    # State
+
+    @property
+    def field(self) -> Field | None:
+        """The field that text generated now goes to; None inside a header, between messages, or for an issue's text."""
+        return self._field if self._open else None
+
+    @property
+    def in_body(self) -> bool:
+        """Whether a message is open."""
+        return self._open
+
+    @property
+    def issues(self) -> tuple[Issue, ...]:
+        """The issues so far."""
+        return tuple(self._issues)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Generated ids so far whose text went to reasoning (0 for text input)."""
+        return self._reasoning_ids + (self._body_ids + self._fast if self.field == "reasoning" else 0)
+
+    @property
+    def tool_call_count(self) -> int:
+        """How many tool calls have begun."""
+        return self._calls
+
+    def finish_reason(self, cut: bool = False) -> Literal["length", "tool_calls", "stop"]:
+        """OpenAI's finish reason, so far. ``cut``: the engine was cut off."""
+        return finish_reason(cut, self._calls > 0)
+
+    @property
+    def reply(self) -> Reply:
+        """The whole reply: what `parse` gives.
+
+        Raises:
+            RuntimeError: the stream is not finished, or does not keep its messages (``Options(keep=False)``).
+        """
+        if not self._finished:
+            raise RuntimeError("the reply is not finished: call finish() first")
+        if not self._options.keep:
+            raise RuntimeError("Options(keep=False) keeps no reply")
+        texts: dict[Field | None, list[str]] = {"reasoning": [], "content": []}
+        for field, message, _ in self._records:
+            if message.text:
+                texts.setdefault(field, []).append(message.text)
+        return Reply(
+            "\n".join(texts["reasoning"]) or None,
+            "\n".join(texts["content"]) or None,
+            tuple(call for _, _, call in self._records if call),
+            tuple(message for _, message, _ in self._records),
+            tuple(self._issues),
+            None if isinstance(self._lexer, TextLexer) else self._reasoning_ids,
+        )
+
+    # Inside
+
+    def _choose(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
+        """The first chunk tells whether this stream takes text or ids."""
+        self._lexer = self._lexer_for(chunk)
+        if isinstance(self._lexer, IdLexer):
+            self._clean = self._vocabulary().text
+        return self._lexer
+
+    def _lexer_for(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
+        if isinstance(chunk, str):
+            return TextLexer(self._options.dialect)
+        if isinstance(chunk, (bytes, bytearray, Mapping)) or not hasattr(chunk, "__getitem__"):
+            raise TypeError(f"a chunk is text or a sequence of token ids, not {type(chunk).__name__}")
+        return IdLexer(self._options.dialect, self._vocabulary())
+
+    def _vocabulary(self) -> Vocabulary:
+        if self._decode is None:
+            self._decode = harmony_vocabulary(self._options.dialect)
+        elif not isinstance(self._decode, Vocabulary):
+            self._decode = Vocabulary(self._decode, self._options.dialect)
+        return self._decode
+
+    def _prime(self, prompt: str | Sequence[int]) -> None:
+        """Begin where the prompt ends."""
+        dialect = self._options.dialect
+        if isinstance(prompt, str):
+            marker = dialect.markers["start"]
+            place = prompt.rfind(marker)
+            tail: str | Sequence[int] = prompt[place + len(marker) :]
+        else:
+            start = dialect.ids["start"]
+            place = next((n for n in range(len(prompt) - 1, -1, -1) if prompt[n] == start), -1)
+            tail = prompt[place + 1 :]
+        if place < 0:
+            return
+        tokens: list[Token] = []
+        if len(tail):
+            lexer = self._lexer_for(tail)
+            tokens = lexer.feed(tail) + lexer.finish()  # type: ignore[arg-type]
+        self._machine.prime(tokens)
+        for _, header, offset in self._machine.take():
+            self._start(header, offset, self._early)
+
+    def _settle(self) -> None:
+        """Make up for what the short cut left out."""
+        if self._fast:
+            assert self._lexer is not None
+            self._lexer.offset += self._fast
+            self._body_ids += self._fast
+            self._fast = 0
+        self._mode = 0
+
+    def _advance(self, tokens: list[Token]) -> list[Event]:
+        out, self._early = self._early, []
+        self._machine.feed(tokens)
+        for event in self._machine.take():
+            kind = event[0]
+            if kind == BODY_TEXT:
+                self._text(event[1], event[2], out)
+            elif kind == OPEN:
+                self._start(event[1], event[2], out)
+            elif kind == CLOSE:
+                self._end(event[1], out)
+            else:
+                self._issue(event[1], event[2], event[3])
+        return out
+
+    def _fold(self, events: list[Event]) -> Delta:
+        """Events as one delta: texts of a field joined, messages of a field separated by a newline."""
+        texts: dict[str, list[str]] = {}
+        calls: dict[int, ToolCallDelta] = {}
+        for event in events:
+            if isinstance(event, Text):
+                text, index = event.text, event.index
+                if index is not None:
+                    call = calls.get(index) or ToolCallDelta(index)
+                    calls[index] = call._replace(arguments=call.arguments + text)
+                elif self._fresh and event.field in self._spoken:
+                    texts.setdefault(event.field, []).append("\n" + text)
+                else:
+                    self._spoken.add(event.field)
+                    texts.setdefault(event.field, []).append(text)
+                self._fresh = False
+            elif isinstance(event, Started):
+                self._fresh = True
+                if event.call:
+                    calls[event.call.index] = event.call
+        if self._open and not self._fresh and self._held is None and self._lexer and not self._lexer.holding:
+            self._mode = _MODES[self._field]
+        delta = Delta()
+        if "reasoning" in texts:
+            delta.reasoning_content = "".join(texts["reasoning"])
+        if "content" in texts:
+            delta.content = "".join(texts["content"])
+        if calls:
+            delta.tool_calls = tuple(calls.values())
+        return delta
+
+    def _issue(self, code: str, offset: int, text: str = "") -> None:
+        issue = Issue(code, offset, text)
+        self._issues.append(issue)
+        if self._options.strict and code not in BY_SETTING:
+            self._finished = True
+            raise HarmonyParseError(issue)
+
+    def _message(self, text: str, complete: bool) -> Message:
+        header = self._header
+        return Message(header.role, header.channel, header.recipient, header.content_type, text, complete)
+
+    def _start(self, header: Header, offset: int, out: list[Event]) -> None:
+        self._header = header
+        self._route = route = self._router.route(header)
+        self._field = field = route.field
+        self._open = True
+        self._body_at, self._body_ids = offset, 0
+        # What the reply or an issue wants is kept; arguments are looked at as a whole once they end.
+        self._parts = []
+        self._append = self._parts.append if field is None or self._options.keep or self._options.strict else _forget
+        self._held = None
+        self._call = None
+        if field == "tool_call":
+            self._call = ToolCallDelta(self._calls, _call_id(), route.name)
+            self._calls += 1
+            self._held = []
+        if field is not None and route.issue:
+            self._issue(route.issue, offset, header.channel or "" if route.issue == "unknown_channel" else "")
+        out.append(Started(field, self._message("", True), self._call))
+
+    def _text(self, text: str, ids: int, out: list[Event]) -> None:
+        self._body_ids += ids
+        if not text:
+            return
+        self._append(text)
+        field = self._field
+        if field is None:
+            return
+        if self._held is not None:
+            self._held.append(text)
+            if self._options.arguments == "repair" or text.isspace():
+                return
+            text = "".join(self._held)
+            self._held = None
+        out.append(Text(field, text, self._call.index if self._call else None))
+
+    def _end(self, complete: bool, out: list[Event]) -> None:
+        field, call = self._field, self._call
+        text = "".join(self._parts)
+        whole: ToolCall | None = None
+        if call:
+            arguments = text
+            if self._held is not None:
+                arguments = self._late_arguments("".join(self._held))
+                out.append(Text("tool_call", arguments, call.index))
+            elif self._append is not _forget and not _is_json(text):
+                self._issue("arguments_not_json", self._body_at)
+            assert call.id is not None
+            assert call.name is not None
+            whole = ToolCall(call.id, call.name, arguments)
+        if field is None:
+            self._issue(self._route.issue or "loose_text", self._body_at, text)
+        elif field == "reasoning":
+            self._reasoning_ids += self._body_ids
+        self._open = False
+        self._parts = []
+        message = self._message(text if self._options.keep else "", complete)
+        if self._options.keep:
+            self._records.append((field, message, whole))
+        out.append(Ended(field, message, call.index if call else None))
+
+    def _late_arguments(self, text: str) -> str:
+        """The arguments of a call that were held to its end: there are none, or they want repair."""
+        if not text or text.isspace():
+            return "{}"
+        if _is_json(text):
+            return text
+        self._issue("arguments_repaired", self._body_at, text)
+        return _repair(text)
+
+
+def _forget(text: str) -> None:
+    """In place of list.append where nothing is kept."""
+
+
+def parse(
+    output: str | Sequence[int],
+    *,
+    prompt: str | Sequence[int] | None = None,
+    tools: Iterable[str | Mapping[str, Any]] | None = None,
+    options: Options | None = None,
+    decode: Callable[[int], bytes] | Vocabulary | None = None,
+) -> Reply:
+    """Split a whole reply: a `Stream` fed once. See there for the arguments.
+
+    Raises:
+        HarmonyParseError: strict mode met an issue.
+    """
+    if options is not None and not options.keep:
+        raise ValueError("parse() gives the reply: Options(keep=False) is for streams")
+    stream = Stream(prompt, tools, options, decode)
+    stream.feed_events(output)
+    stream.finish_events()
+    return stream.reply
