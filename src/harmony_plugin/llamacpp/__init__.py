@@ -1,0 +1,12 @@
+"""llama-cpp-python adapter: a chat handler for gpt-oss, registered as chat format `harmony` when this is imported.
+
+Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `ImportError`.
+"""
+
+from ._compat import register as _register
+from .chat import HarmonyChatHandler, ProcessorFactory
+from .settings import Defaults
+
+__all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory"]
+
+_register("harmony", HarmonyChatHandler())

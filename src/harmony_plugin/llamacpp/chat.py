@@ -1,0 +1,365 @@
+"""The chat handler: a chat request in, an OpenAI chat completion out, whole or as chunks.
+
+Puts the parts together and writes results down. Building prompts, running the engine, constraining it and splitting what
+it writes are done elsewhere. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+from .. import Delta, Dialect, Options, Stream
+from ..errors import RequestError
+from ..prompts import PromptOptions, Prompts
+from ._compat import Engine, Processor, stock_defaults
+from .generation import Generation, Opening, TokenLogprob
+from .request import ChatRequest
+from .settings import Defaults
+
+__all__ = ["HarmonyChatHandler", "ProcessorFactory"]
+
+ProcessorFactory = Callable[[Sequence[int], Mapping[str, Any]], Sequence[Processor]]
+"""`factory(prompt_ids, request_fields)`: the logits processors for one reply. They see the scores last."""
+
+log = logging.getLogger("harmony_plugin.llamacpp")
+
+
+@dataclass
+class Model:
+    """What is known of a loaded model: read once, kept as long as its `Llama`."""
+
+    engine: Engine
+    dialect: Dialect
+    opening: Opening
+
+
+class HarmonyChatHandler:
+    """A `LlamaChatCompletionHandler` for models that write Harmony (gpt-oss).
+
+    Use it as `Llama(chat_handler=HarmonyChatHandler())`, by name as `Llama(chat_format="harmony")` after
+    `import harmony_plugin.llamacpp`, or call it directly, which takes more than `create_chat_completion` lets through:
+    `handler(llama=llama, messages=[...], reasoning_effort="high", max_reasoning_tokens=500)`.
+
+    :param options: how output is split; see `harmony_plugin.Options`. The marker ids are taken from the model.
+    :param defaults: what requests get that do not say; see `Defaults`.
+    :param prompt: what the system message says; see `PromptOptions`.
+    :param logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits
+        processors that run after all others.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        defaults: Defaults | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        logits_processors: ProcessorFactory | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self.defaults = defaults or Defaults()
+        self._prompt_options = prompt
+        self._prompts: Prompts | None = None
+        self._logits_processors = logits_processors
+        self._models: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompt builder; loads the Harmony library at first use."""
+        if self._prompts is None:
+            self._prompts = Prompts(self._prompt_options)
+        return self._prompts
+
+    def prepare(self, llama: Any) -> None:
+        """Check the model's vocabulary, and do now what the first request would wait for.
+
+        :raises ValueError: the vocabulary is not Harmony's; the message says what to do.
+        """
+        self._model(llama)
+
+    def prompt(self, llama: Any, **fields: Any) -> list[int]:
+        """The prompt's ids for a request, without generating; `len()` of it counts its tokens.
+
+        :param fields: those of a call; only `messages`, `tools`, `tool_choice`, `response_format` and
+            `reasoning_effort` matter.
+        :raises RequestError: as a call would.
+        """
+        self._model(llama)
+        return self._ids(ChatRequest.read(fields, self.defaults))
+
+    @overload
+    def __call__(
+        self, *, llama: Any, messages: Sequence[Mapping[str, Any]], stream: Literal[True], **fields: Any
+    ) -> Iterator[dict[str, Any]]: ...
+
+    @overload
+    def __call__(
+        self, *, llama: Any, messages: Sequence[Mapping[str, Any]], stream: Literal[False] = False, **fields: Any
+    ) -> dict[str, Any]: ...
+
+    def __call__(
+        self, *, llama: Any, messages: Sequence[Mapping[str, Any]], stream: bool = False, **fields: Any
+    ) -> dict[str, Any] | Iterator[dict[str, Any]]:
+        fields = _said(fields)
+        fields.update(messages=messages, stream=stream)
+        model = self._model(llama)
+        request = ChatRequest.read(fields, self.defaults)
+        prompt = self._ids(request)
+        if len(prompt) >= model.engine.context_size:
+            raise RequestError(
+                f"This model's maximum context length is {model.engine.context_size} tokens, and the messages (with "
+                f"tools) are {len(prompt)}: shorten them, or load the model with a larger n_ctx",
+                "messages",
+                "context_length_exceeded",
+            )
+        for token in request.logit_bias:
+            if not 0 <= token < model.engine.vocabulary_size:
+                raise RequestError(f"logit_bias: the model has no token {token}", "logit_bias", "invalid_value")
+        completion = Completion(model, request, lambda index: self._generation(model, request, prompt, fields, index))
+        return completion.chunks() if request.stream else completion.whole()
+
+    def _ids(self, request: ChatRequest) -> list[int]:
+        return self.prompts.render(
+            request.messages,
+            tools=request.described,
+            response_format=request.response_format,
+            reasoning_effort=request.reasoning_effort,
+        )
+
+    def _generation(
+        self, model: Model, request: ChatRequest, prompt: Sequence[int], fields: Mapping[str, Any], index: int
+    ) -> Generation:
+        processors = list(fields.get("logits_processor") or ())
+        if self._logits_processors is not None:
+            processors += self._logits_processors(prompt, fields)
+        grammar = fields.get("grammar")
+        options = replace(
+            self.options,
+            dialect=model.dialect,
+            keep=False,
+            tool_choice="none" if request.tool_choice == "none" else "auto",
+        )
+        return Generation(
+            model.engine,
+            prompt,
+            request,
+            Stream(prompt=prompt, tools=[t.name for t in request.tools], options=options, decode=model.engine.piece),
+            markers=dict(model.dialect.ids),
+            opening=model.opening,
+            processors=processors,
+            extra={"grammar": grammar} if grammar is not None else None,
+            seed=None if request.seed is None else request.seed + index,
+        )
+
+    def _model(self, llama: Any) -> Model:
+        model = self._models.get(llama)
+        if model is None:
+            model = self._models[llama] = self._read(llama)
+        return model
+
+    def _read(self, llama: Any) -> Model:
+        engine = Engine(llama)
+        encode = self.prompts.encode
+        try:
+            dialect = Dialect.from_vocabulary(engine.lookup, reserved=range(199998, 201088))
+            if dict(dialect.ids) != dict(Dialect().ids):
+                raise ValueError("its markers have other ids than o200k_harmony's")
+            for text in ("assistant", " functions", "analysis", "1234 größer 你好"):
+                ids = encode(text)
+                if b"".join(map(engine.piece, ids)) != text.encode():
+                    raise ValueError(f"its tokens for {text!r} are not o200k_harmony's")
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{engine.name}: this model does not have the Harmony vocabulary (o200k_harmony): {error}. The chat "
+                "format `harmony` is for gpt-oss and its fine-tunes; load other models with their own chat format, "
+                "and convert a gpt-oss fine-tune to GGUF with the tokenizer that gpt-oss came with."
+            ) from error
+        ids = dialect.ids
+        final = [ids["channel"], *encode("final"), ids["message"]]
+        return Model(engine, dialect, Opening([ids["end"], ids["start"], *encode("assistant"), *final], final))
+
+
+class Completion:
+    """One request's choices, one after the other, written down as OpenAI does."""
+
+    def __init__(self, model: Model, request: ChatRequest, generate: Callable[[int], Generation]) -> None:
+        self._engine = model.engine
+        self._request = request
+        self._generate = generate
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": request.model or model.engine.name,
+        }
+        self._usage = Usage()
+
+    def whole(self) -> dict[str, Any]:
+        choices = []
+        for index in range(self._request.choices):
+            generation = self._generate(index)
+            message = Message()
+            logprobs: list[TokenLogprob] = []
+            for delta, entries in generation:
+                message.add(delta)
+                logprobs += entries
+            choice: dict[str, Any] = {"index": index, "message": message.to_openai()}
+            choice["logprobs"] = self._logprobs(logprobs) if self._request.logprobs else None
+            choice["finish_reason"] = self._done(generation)
+            choices.append(choice)
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": self._usage.to_openai()}
+
+    def chunks(self) -> Iterator[dict[str, Any]]:
+        for index in range(self._request.choices):
+            generation = self._generate(index)
+            started = False
+            for delta, entries in generation:
+                if not started:
+                    started = True
+                    yield self._chunk(index, {"role": "assistant"})
+                logprobs = self._logprobs(entries) if entries else None
+                yield self._chunk(index, _openai_delta(delta), logprobs=logprobs)
+            if not started:
+                yield self._chunk(index, {"role": "assistant"})
+            yield self._chunk(index, {}, finish_reason=self._done(generation))
+        if self._request.include_usage:
+            yield {**self._chunk_head(), "choices": [], "usage": self._usage.to_openai()}
+
+    def _done(self, generation: Generation) -> str:
+        self._usage.add(generation)
+        for issue in generation.stream.issues:
+            log.info("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
+        return generation.finish_reason
+
+    def _chunk_head(self) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk"}
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        *,
+        logprobs: dict[str, Any] | None = None,
+        finish_reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        chunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        if self._request.include_usage:
+            chunk["usage"] = None
+        return chunk
+
+    def _logprobs(self, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
+        return {
+            "content": [
+                {
+                    **self._token(entry.token, entry.logprob),
+                    "top_logprobs": [self._token(token, logprob) for token, logprob in entry.top],
+                }
+                for entry in entries
+            ],
+            "refusal": None,
+        }
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        piece = self._engine.piece(token)
+        return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+
+
+class Usage:
+    """Token counts of a request: the prompt once, and all its choices."""
+
+    def __init__(self) -> None:
+        self.prompt = self.completion = self.reasoning = 0
+        self.cached: int | None = None
+
+    def add(self, generation: Generation) -> None:
+        self.prompt = generation.prompt_tokens
+        self.completion += generation.completion_tokens
+        self.reasoning += generation.stream.reasoning_tokens
+        if self.cached is None:
+            self.cached = generation.cached_tokens
+
+    def to_openai(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached or 0},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+
+class Message:
+    """Adds deltas up to an assistant message."""
+
+    def __init__(self) -> None:
+        self._reasoning: list[str] = []
+        self._content: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+
+    def add(self, delta: Delta) -> None:
+        if delta.reasoning_content is not None:
+            self._reasoning.append(delta.reasoning_content)
+        if delta.content is not None:
+            self._content.append(delta.content)
+        for call in delta.tool_calls:
+            if call.id is not None:
+                self._calls.append({"id": call.id, "name": call.name, "arguments": []})
+            self._calls[call.index]["arguments"].append(call.arguments)
+
+    def to_openai(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._content) if self._content else None}
+        if self._reasoning:
+            message["reasoning_content"] = "".join(self._reasoning)
+        if self._calls:
+            message["tool_calls"] = [
+                {
+                    "id": call["id"],
+                    "type": "function",
+                    "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
+                }
+                for call in self._calls
+            ]
+        return message
+
+
+def _openai_delta(delta: Delta) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if delta.reasoning_content is not None:
+        out["reasoning_content"] = delta.reasoning_content
+    if delta.content is not None:
+        out["content"] = delta.content
+    if delta.tool_calls:
+        calls = out["tool_calls"] = []
+        for call in delta.tool_calls:
+            if call.id is not None:
+                calls.append(
+                    {
+                        "index": call.index,
+                        "id": call.id,
+                        "type": "function",
+                        "function": {"name": call.name, "arguments": call.arguments or ""},
+                    }
+                )
+            else:
+                calls.append({"index": call.index, "function": {"arguments": call.arguments}})
+    return out
+
+
+_STOCK = stock_defaults()
+
+
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` less what `Llama.create_chat_completion` filled in by itself.
+
+    That method passes all its parameters, with defaults for another kind of model (temperature 0.2, top_k 40). A call
+    that has them all comes from there, and what equals its default counts as not said. Who wants just that value calls
+    the handler itself.
+    """
+    if _STOCK.keys() - {"stream"} <= fields.keys():
+        return {name: value for name, value in fields.items() if name not in _STOCK or value != _STOCK[name]}
+    return dict(fields)

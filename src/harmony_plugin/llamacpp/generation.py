@@ -1,0 +1,291 @@
+"""One reply: tokens out of the engine's decode loop, through the core's stream, to deltas.
+
+Decides when a reply is over (markers, limits, stop strings), and puts ids into the token stream that the model did not
+sample (the end of reasoning whose budget is spent). Knows nothing of how a request or a chunk is written down, and
+nothing of how Harmony is split: it asks the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import Delta, Stream
+from ._compat import Engine, Processor, Processors
+
+if TYPE_CHECKING:
+    from .constraints import Constraint
+    from .request import ChatRequest
+
+__all__ = ["Generation", "StopStrings", "TokenLogprob"]
+
+
+class TokenLogprob(NamedTuple):
+    """A content token, its log probability, and the likeliest tokens at its place with theirs."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+class Opening(NamedTuple):
+    """Ids that begin the answer when no reasoning may follow."""
+
+    after_reasoning: Sequence[int]
+    at_start: Sequence[int]
+
+
+class Generation:
+    """Runs once. Iterating gives `(delta, logprobs)` pairs; the counters are right when the iterator has ended.
+
+    Closing the iterator ends the engine's loop at once.
+
+    :ivar completion_tokens: ids sampled or put in, markers included.
+    :ivar cached_tokens: prompt ids that the engine did not evaluate again.
+    :ivar cut: whether a limit ended the reply.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: Sequence[int],
+        request: ChatRequest,
+        stream: Stream,
+        *,
+        markers: dict[str, int],
+        opening: Opening,
+        constraint: Constraint | None = None,
+        processors: Sequence[Processor] = (),
+        extra: dict[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.stream = stream
+        self.completion_tokens = 0
+        self.cached_tokens = 0
+        self.cut = False
+        self._engine = engine
+        self._prompt = prompt
+        self._request = request
+        self._markers = markers
+        self._opening = opening
+        self._constraint = constraint
+        self._seed = seed
+        self._sampling = {**request.sampling, **(extra or {})}
+        self._recorder = Recorder(request.top_logprobs) if request.logprobs else None
+        self._bias = Bias(request.logit_bias) if request.logit_bias else None
+        self._processors = list(processors)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self._prompt)
+
+    @property
+    def finish_reason(self) -> str:
+        return self.stream.finish_reason(self.cut)
+
+    def __iter__(self) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
+        stops = StopStrings(self._request.stop)
+        pending: list[TokenLogprob] = []
+        tokens = self._tokens()
+        try:
+            for token in tokens:
+                delta = self.stream.feed((token,))
+                if self._recorder is not None and self.stream.in_body and self.stream.field == "content":
+                    pending.append(self._recorder.entry(token))
+                if not delta:
+                    continue
+                if stops.any and delta.content is not None:
+                    delta = _with_content(delta, stops.feed(delta.content))
+                    if not delta and not stops.hit:
+                        continue
+                yield delta, pending
+                pending = []
+                if stops.hit:
+                    self.stream.finish()
+                    return
+        finally:
+            tokens.close()
+        delta = self.stream.finish()
+        if stops.any:
+            text = stops.feed(delta.content or "")
+            delta = _with_content(delta, text if stops.hit else text + stops.rest())
+        if delta or pending:
+            yield delta, pending
+
+    def _tokens(self) -> Iterator[int]:
+        """The reply's ids, those put in by the budget included, until the reply is over."""
+        stream, engine, constraint = self.stream, self._engine, self._constraint
+        ids = list(self._prompt)
+        room = engine.context_size - len(ids)
+        limit = min(self._request.max_tokens or room, room)
+        budget = self._request.max_reasoning_tokens
+        budget = math.inf if budget is None else budget
+        if budget <= 0:
+            yield from self._put(self._opening.at_start, ids, limit)
+            budget = math.inf
+        engine.seed(self._seed)
+        processors = self._active()
+        engine.restore(ids)
+        before, given = engine.evaluated(), len(ids)
+        sampled = engine.generate(ids, self._sampling, processors)
+        first = True
+        try:
+            while self.completion_tokens < limit:
+                token = next(sampled)
+                if first:
+                    reused = given - (engine.evaluated() - before)
+                    self.cached_tokens = max(0, min(reused, len(self._prompt)))
+                    first = False
+                if constraint is not None and not constraint.accept(token):
+                    # A marker that may not stand here was drawn from the free text: draw again, with the mask.
+                    # The engine has the logits of this place still, so nothing is evaluated.
+                    sampled.close()
+                    sampled = engine.generate(ids, self._sampling, processors)
+                    token = next(sampled)
+                    constraint.settle(token)
+                self.completion_tokens += 1
+                ids.append(token)
+                yield token
+                if self._over(token):
+                    return
+                if constraint is not None:
+                    constraint.follow(stream)
+                if stream.reasoning_tokens >= budget and stream.field == "reasoning" and stream.in_body:
+                    budget = math.inf
+                    yield from self._put(self._opening.after_reasoning, ids, limit)
+                    sampled.close()
+                    sampled = engine.generate(ids, self._sampling, processors)
+            self.cut = True
+        except StopIteration:
+            self.cut = True
+        finally:
+            sampled.close()
+            engine.save(ids)
+
+    def _put(self, put: Sequence[int], ids: list[int], limit: int) -> Iterator[int]:
+        for token in put:
+            if self.completion_tokens >= limit:
+                return
+            self.completion_tokens += 1
+            ids.append(token)
+            if self._constraint is not None:
+                self._constraint.put(token)
+            yield token
+            if self._constraint is not None:
+                self._constraint.follow(self.stream)
+
+    def _over(self, token: int) -> bool:
+        stream, markers, parallel = self.stream, self._markers, self._request.parallel
+        if token == markers["call"]:
+            return parallel is not True
+        if token != markers["end"] and self._engine.ends(token):
+            return True
+        if parallel is not None and stream.tool_call_count:
+            if parallel:
+                # Past its calls the model may play the tool that answers: that text is nobody's.
+                return stream.in_body and stream.field is None
+            return stream.field != "tool_call"
+        return False
+
+    def _active(self) -> Processors | None:
+        """The processors of this reply, in order: the raw scores' record, the bias, the mask, the caller's own."""
+        recorder, bias, constraint, own = self._recorder, self._bias, self._constraint, self._processors
+        if recorder is None and bias is None and constraint is None and not own:
+            return None
+        always: list[Processor] = [p for p in (recorder, bias) if p is not None]
+        processors = Processors()
+
+        def active() -> Iterator[Processor]:
+            yield from always
+            if constraint is not None and constraint.masks:
+                yield constraint
+            yield from own
+
+        processors.active = active
+        return processors
+
+
+class StopStrings:
+    """Cuts text in front of the first stop string, wherever the chunks fall.
+
+    Text that may be the beginning of a stop string is held. The work per chunk is that of the chunk and the held text.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.any = bool(stops)
+        self.hit = False
+        self._stops = stops
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """What of the text so far may be shown; `hit` is set when a stop string was found."""
+        if self.hit:
+            return ""
+        text = self._held + text
+        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        if found:
+            self.hit = True
+            self._held = ""
+            return text[: min(found)]
+        keep = 0
+        for size in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[-size:]
+            if any(stop.startswith(tail) for stop in self._stops):
+                keep = size
+                break
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def rest(self) -> str:
+        """The held text, when no more follows."""
+        held, self._held = self._held, ""
+        return held
+
+
+class Recorder:
+    """A processor that notes the model's own log probabilities, before anything changes the scores."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._logprobs: Any = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import numpy as np
+
+        logits = np.array(scores, dtype=np.float64)
+        logits -= logits.max()
+        self._logprobs = logits - math.log(np.exp(logits).sum())
+        return scores
+
+    def entry(self, token: int) -> TokenLogprob:
+        import numpy as np
+
+        values = self._logprobs
+        if values is None:
+            return TokenLogprob(token, 0.0, ())
+        top: tuple[tuple[int, float], ...] = ()
+        if self._top:
+            best = np.argpartition(values, -self._top)[-self._top :]
+            best = best[np.argsort(values[best])[::-1]]
+            top = tuple((int(i), float(values[i])) for i in best)
+        return TokenLogprob(token, float(values[token]), top)
+
+
+class Bias:
+    """A processor that adds OpenAI's `logit_bias`."""
+
+    def __init__(self, bias: Any) -> None:
+        import numpy as np
+
+        self._ids = np.fromiter(bias, dtype=np.intp)
+        self._values = np.fromiter(bias.values(), dtype=np.float32)
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        scores[self._ids] += self._values
+        return scores
+
+
+def _with_content(delta: Delta, content: str) -> Delta:
+    return Delta(reasoning_content=delta.reasoning_content, content=content or None, tool_calls=delta.tool_calls)

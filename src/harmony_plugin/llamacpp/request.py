@@ -1,0 +1,331 @@
+"""A chat request's fields, checked and typed, with the defaults filled in.
+
+Every field that is wrong raises `RequestError` with its name. Knows nothing of the engine or of HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import RequestError
+from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_name
+from .settings import Defaults
+
+__all__ = ["ChatRequest", "Tool"]
+
+MOST_CHOICES = 128
+MOST_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function on offer. `schema` is what its arguments are held to; None where they are free."""
+
+    name: str
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request as the handler works with it. The names are OpenAI's where OpenAI has one.
+
+    :ivar described: the tools as the prompt shows them; None without tools or with `tool_choice: none`.
+    :ivar tools: the functions that may be called.
+    :ivar tool_choice: `none`, `auto`, `required`; a named function is `required` with only that one callable.
+    :ivar schema: what the final message's text is held to; None: free text.
+    :ivar sampling: arguments for `Llama.generate`.
+    :ivar parallel: None: stop at the first call, as gpt-oss was trained; True: go on; False: one call at most.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    described: Sequence[Mapping[str, Any]] | None
+    tools: tuple[Tool, ...]
+    tool_choice: Literal["none", "auto", "required"]
+    callable_names: tuple[str, ...]
+    response_format: Mapping[str, Any] | None
+    schema: Mapping[str, Any] | None
+    reasoning_effort: str | None
+    max_reasoning_tokens: int | None
+    parallel: bool | None
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    seed: int | None
+    sampling: Mapping[str, Any]
+    logit_bias: Mapping[int, float]
+    logprobs: bool
+    top_logprobs: int
+    choices: int
+    stream: bool
+    include_usage: bool
+    model: str | None
+    headers: Literal["auto", "constrain", "free"]
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any], defaults: Defaults) -> ChatRequest:
+        """Check `fields` (None means left out).
+
+        :raises RequestError: names the first field that is wrong.
+        """
+        given = Fields(fields)
+        tools, choice = fields.get("tools"), fields.get("tool_choice")
+        if tools is None and fields.get("functions") is not None:
+            tools = [{"type": "function", "function": f} for f in given.list("functions")]
+        if choice is None and fields.get("function_call") is not None:
+            choice = fields["function_call"]
+            if isinstance(choice, Mapping):
+                choice = {"type": "function", "function": choice}
+        described = _tools(tools)
+        names = [tool_name(tool, f"tools[{i}]") for i, tool in enumerate(described)]
+        mode, callables, described = _tool_choice(choice, described, names)
+        offered = tuple(
+            Tool(tool_name(tool, f"tools[{i}]"), _strict_schema(tool, f"tools[{i}]"))
+            for i, tool in enumerate(described)
+        )
+        response_format = given.mapping("response_format")
+        options = given.mapping("stream_options") or {}
+        effort = given.text("reasoning_effort") or defaults.reasoning_effort
+        if effort is not None and effort not in REASONING_EFFORTS:
+            known = ", ".join(REASONING_EFFORTS)
+            raise RequestError(f"reasoning_effort {effort!r} is not one of {known}", "reasoning_effort", "invalid_value")
+        headers = given.text("headers") or defaults.headers
+        if headers not in ("auto", "constrain", "free"):
+            raise RequestError(
+                f"headers {headers!r} is not one of auto, constrain, free", "headers", "invalid_value"
+            )
+        top_logprobs = given.integer("top_logprobs", 0, MOST_TOP_LOGPROBS)
+        logprobs = given.flag("logprobs") or False
+        if top_logprobs and not logprobs:
+            raise RequestError("top_logprobs needs logprobs: true", "top_logprobs", "invalid_value")
+        budget = given.integer("max_reasoning_tokens", 0)
+        seed = given.integer("seed")
+        return cls(
+            messages=fields.get("messages") or (),
+            described=described if mode != "none" and described else None,
+            tools=offered,
+            tool_choice=mode,
+            callable_names=callables,
+            response_format=response_format,
+            schema=_response_schema(response_format),
+            reasoning_effort=effort,
+            max_reasoning_tokens=defaults.max_reasoning_tokens if budget is None else budget,
+            parallel=given.flag("parallel_tool_calls"),
+            max_tokens=_limit(given, defaults),
+            stop=_stop(fields.get("stop")),
+            seed=defaults.seed if seed is None else seed,
+            sampling=_sampling(given, defaults),
+            logit_bias=_logit_bias(fields.get("logit_bias")),
+            logprobs=logprobs,
+            top_logprobs=top_logprobs or 0,
+            choices=given.integer("n", 1, MOST_CHOICES) or 1,
+            stream=given.flag("stream") or False,
+            include_usage=Fields(options, "stream_options.").flag("include_usage") or False,
+            model=given.text("model"),
+            headers=headers,
+        )
+
+
+class Fields:
+    """Typed reading of a mapping whose values came from a client."""
+
+    def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
+        self._fields = fields
+        self._prefix = prefix
+
+    def _wrong(self, name: str, what: str) -> RequestError:
+        return RequestError(f"{self._prefix}{name} is not {what}", f"{self._prefix}{name}", "invalid_type")
+
+    def text(self, name: str) -> str | None:
+        value = self._fields.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        value = self._fields.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
+    def list(self, name: str) -> Sequence[Any]:
+        value = self._fields.get(name)
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise self._wrong(name, "a list")
+        return value
+
+    def mapping(self, name: str) -> Mapping[str, Any] | None:
+        value = self._fields.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise self._wrong(name, "an object")
+        return value
+
+    def integer(self, name: str, least: int | None = None, most: int | None = None) -> int | None:
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(name, "a whole number")
+        return int(self._within(name, value, least, most))
+
+    def number(self, name: str, least: float | None = None, most: float | None = None) -> float | None:
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise self._wrong(name, "a number")
+        return self._within(name, float(value), least, most)
+
+    def _within(self, name: str, value: float, least: float | None, most: float | None) -> float:
+        if (least is not None and value < least) or (most is not None and value > most):
+            bounds = f"at least {least}" if most is None else f"at most {most}" if least is None else f"{least} to {most}"
+            raise RequestError(
+                f"{self._prefix}{name} is {value}; it may be {bounds}", f"{self._prefix}{name}", "invalid_value"
+            )
+        return value
+
+
+def _tools(tools: Any) -> list[Mapping[str, Any]]:
+    if tools is None:
+        return []
+    if not isinstance(tools, Sequence) or isinstance(tools, str | bytes):
+        raise RequestError("tools is not a list", "tools", "invalid_type")
+    return list(tools)
+
+
+def _tool_choice(
+    choice: Any, tools: list[Mapping[str, Any]], names: list[str]
+) -> tuple[Literal["none", "auto", "required"], tuple[str, ...], list[Mapping[str, Any]]]:
+    """The mode, the names that may be called, and the tools to describe."""
+    where = "tool_choice"
+    everything = tuple(dict.fromkeys(names))
+    if choice is None:
+        choice = "auto"
+    if choice in ("none", "auto", "required"):
+        if choice == "required" and not names:
+            raise RequestError("tool_choice is required, and there are no tools", where, "invalid_value")
+        return choice, everything if choice != "none" else (), tools
+    if not isinstance(choice, Mapping):
+        raise RequestError(
+            f"{where} {choice!r} is not one of none, auto, required, or an object naming a function", where, "invalid_value"
+        )
+    if choice.get("type") == "allowed_tools":
+        allowed = choice.get("allowed_tools", choice)
+        if not isinstance(allowed, Mapping) or allowed.get("mode") not in ("auto", "required"):
+            raise RequestError(f"{where}.mode is not auto or required", f"{where}.mode", "invalid_value")
+        wanted = {tool_name(tool, f"{where}.tools[{i}]") for i, tool in enumerate(_tools(allowed.get("tools")))}
+        kept = [(tool, name) for tool, name in zip(tools, names, strict=True) if name in wanted]
+        if not kept or wanted - set(names):
+            raise RequestError(f"{where}.tools names tools that are not in tools", f"{where}.tools", "invalid_value")
+        return allowed["mode"], tuple(dict.fromkeys(name for _, name in kept)), [tool for tool, _ in kept]
+    name = tool_name(choice, where)
+    if name not in names:
+        raise RequestError(f"{where} names {name!r}, which is not in tools", where, "invalid_value")
+    return "required", (name,), tools
+
+
+def _strict_schema(tool: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
+    function = tool.get("function", tool)
+    if not function.get("strict"):
+        return None
+    parameters = function.get("parameters")
+    if parameters is None:
+        parameters = {"type": "object", "properties": {}, "additionalProperties": False}
+    if not isinstance(parameters, Mapping):
+        raise RequestError(f"{where}.function.parameters is not an object", f"{where}.function.parameters", "invalid_type")
+    return _bounded(parameters, f"{where}.function.parameters")
+
+
+def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if response_format is None:
+        return None
+    kind = response_format.get("type")
+    if kind == "json_object":
+        schema: Any = response_format.get("schema") or {"type": "object"}
+    elif kind == "json_schema":
+        inner = response_format.get("json_schema", response_format)
+        schema = inner.get("schema") if isinstance(inner, Mapping) else None
+        if schema is None:
+            schema = {}
+    else:
+        return None  # text; anything else was refused when the prompt was made
+    if not isinstance(schema, Mapping):
+        where = "response_format.json_schema.schema"
+        raise RequestError(f"{where} is not an object", where, "invalid_type")
+    return _bounded(schema, "response_format.json_schema.schema")
+
+
+def _bounded(schema: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if _depth(schema) > MAX_SCHEMA_DEPTH:
+        raise RequestError(f"{where} nests deeper than {MAX_SCHEMA_DEPTH}", where, "invalid_json_schema")
+    return schema
+
+
+def _limit(given: Fields, defaults: Defaults) -> int | None:
+    limit = given.integer("max_completion_tokens", 1)
+    if limit is None:
+        limit = given.integer("max_tokens")
+        if limit is None:
+            limit = defaults.max_tokens
+        # llama-cpp-python's convention for "as many as fit".
+        if limit is not None and limit <= 0:
+            limit = None
+    return limit
+
+
+def _stop(stop: Any) -> tuple[str, ...]:
+    if stop is None:
+        return ()
+    if isinstance(stop, str):
+        stop = [stop]
+    if not isinstance(stop, Sequence) or not all(isinstance(s, str) for s in stop):
+        raise RequestError("stop is neither a string nor a list of strings", "stop", "invalid_type")
+    return tuple(dict.fromkeys(s for s in stop if s))
+
+
+def _sampling(given: Fields, defaults: Defaults) -> dict[str, Any]:
+    def number(name: str, least: float | None = None, most: float | None = None) -> float:
+        value = given.number(name, least, most)
+        return float(getattr(defaults, name)) if value is None else value
+
+    def integer(name: str, least: int | None = None, most: int | None = None) -> int:
+        value = given.integer(name, least, most)
+        return int(getattr(defaults, name)) if value is None else value
+
+    return {
+        "temp": number("temperature", 0.0, 2.0),
+        "top_p": number("top_p", 0.0, 1.0),
+        "top_k": integer("top_k", -1),
+        "min_p": number("min_p", 0.0, 1.0),
+        "typical_p": number("typical_p", 0.0, 1.0),
+        "repeat_penalty": number("repeat_penalty", 0.0),
+        "presence_penalty": number("presence_penalty", -2.0, 2.0),
+        "frequency_penalty": number("frequency_penalty", -2.0, 2.0),
+        "mirostat_mode": integer("mirostat_mode", 0, 2),
+        "mirostat_tau": number("mirostat_tau", 0.0),
+        "mirostat_eta": number("mirostat_eta", 0.0),
+    }
+
+
+def _logit_bias(bias: Any) -> dict[int, float]:
+    if bias is None:
+        return {}
+    if not isinstance(bias, Mapping):
+        raise RequestError("logit_bias is not an object", "logit_bias", "invalid_type")
+    out = {}
+    for key, value in bias.items():
+        try:
+            token = int(key)
+        except (TypeError, ValueError):
+            raise RequestError(f"logit_bias: {key!r} is not a token id", "logit_bias", "invalid_value") from None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
+            raise RequestError(f"logit_bias[{token}] is not a number from -100 to 100", "logit_bias", "invalid_value")
+        out[token] = float(value)
+    return out
+
+
+def canonical(value: Any) -> str:
+    """JSON text that is the same for the same value, for use as a key."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

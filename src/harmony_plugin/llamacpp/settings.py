@@ -1,0 +1,49 @@
+"""What a request that does not say gets, as one typed object. Reads no environment: the server does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Defaults"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Values for the fields that a request leaves out. The sampling values are those that gpt-oss was made for.
+
+    :ivar temperature: 1.0; 0 picks the likeliest token each time.
+    :ivar top_p: 1.0 keeps all tokens.
+    :ivar top_k: 0 keeps all tokens.
+    :ivar min_p: 0.0 keeps all tokens.
+    :ivar typical_p: 1.0 keeps all tokens.
+    :ivar repeat_penalty: 1.0 is none. Penalties hurt Harmony: markers repeat by design.
+    :ivar presence_penalty: 0.0 is none.
+    :ivar frequency_penalty: 0.0 is none.
+    :ivar mirostat_mode: 0 is off.
+    :ivar mirostat_tau: Mirostat's target.
+    :ivar mirostat_eta: Mirostat's rate.
+    :ivar seed: None: a new one for each reply.
+    :ivar max_tokens: most tokens of a reply, reasoning included; None: as many as the context holds.
+    :ivar max_reasoning_tokens: most tokens of reasoning; then the answer is opened for the model. None: no bound.
+    :ivar reasoning_effort: a key of `REASONING_EFFORTS`; None: the prompt options' value.
+    :ivar headers: `constrain`: only well-formed Harmony headers can be sampled; `free`: whatever the model writes;
+        `auto`: constrained where llguidance is installed.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    mirostat_mode: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_reasoning_tokens: int | None = None
+    reasoning_effort: str | None = None
+    headers: Literal["auto", "constrain", "free"] = "auto"

@@ -1,0 +1,522 @@
+"""OpenAI chat messages in, Harmony token ids out, through the Harmony library.
+
+Text that people, tools or models wrote is always encoded as ordinary tokens: whatever it spells, it cannot become a
+marker. Knows nothing of any server or engine, and nothing of how output is split. Source: OpenAI's format guide
+(openai/harmony, docs/format.md); cases/render.jsonl holds what the library itself makes of conversations.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import RequestError
+
+if TYPE_CHECKING:
+    import openai_harmony as harmony
+
+__all__ = ["REASONING_EFFORTS", "PromptOptions", "Prompts", "render_prompt"]
+
+Effort = Literal["low", "medium", "high"]
+
+REASONING_EFFORTS: Mapping[str, Effort] = {
+    "none": "low",
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+"""OpenAI's `reasoning_effort` values and the level that gpt-oss is told; it was trained on three."""
+
+IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
+CHANNELS = ("analysis", "commentary", "final")
+BUILTIN_TOOLS = ("browser", "python")
+BUILTIN_NAMESPACES = ("browser", "python", "container")
+TEXT_PARTS = ("text", "input_text", "output_text")
+
+# Deeper schemas would only come from an attack; the library's JSON reader gives up at 128.
+MAX_SCHEMA_DEPTH = 64
+CACHED_IDS = 1_000_000
+"""How many ids of encoded messages a `Prompts` keeps (4 bytes each, and their texts)."""
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What the system message says. All of it is part of the prompt, so a change of any value is a new prefix.
+
+    :ivar model_identity: the first line.
+    :ivar knowledge_cutoff: as `2024-06`; None leaves the line out.
+    :ivar current_date: `today` (the local date when the prompt is made), a fixed ISO date, a function that returns one,
+        or None to leave the line out. The date stands near the start: with `today`, a prompt shares no prefix with
+        yesterday's.
+    :ivar reasoning_effort: for requests that name none; a key of `REASONING_EFFORTS`.
+    :ivar builtin_tools: gpt-oss's own tools to describe, of `browser` and `python`, for hosts that run them.
+    """
+
+    model_identity: str = IDENTITY
+    knowledge_cutoff: str | None = "2024-06"
+    current_date: str | Callable[[], str | datetime.date] | None = "today"
+    reasoning_effort: str = "medium"
+    builtin_tools: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.reasoning_effort not in REASONING_EFFORTS:
+            raise ValueError(f"reasoning_effort {self.reasoning_effort!r} is not one of {', '.join(REASONING_EFFORTS)}")
+        for name in self.builtin_tools:
+            if name not in BUILTIN_TOOLS:
+                raise ValueError(f"builtin_tools: {name!r} is not one of {', '.join(BUILTIN_TOOLS)}")
+
+    def date(self) -> str | None:
+        """The date that a prompt made now carries, as `YYYY-MM-DD`."""
+        if callable(self.current_date):
+            return str(self.current_date())
+        if self.current_date == "today":
+            return datetime.date.today().isoformat()
+        return self.current_date
+
+
+class Prompts:
+    """Builds prompts, and remembers the ids of messages that it has encoded, so that a long history costs little.
+
+    One object serves any number of threads.
+
+    :param options: see `PromptOptions`.
+    :raises ImportError: without the Harmony library.
+    """
+
+    def __init__(self, options: PromptOptions | None = None) -> None:
+        self.options = options or PromptOptions()
+        self._harmony = _library()
+        self._encoding = self._harmony.load_harmony_encoding(self._harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
+        self._cache: OrderedDict[Any, array[int]] = OrderedDict()
+        self._cached_ids = 0
+        self._lock = threading.Lock()
+        role = self._harmony.Role.ASSISTANT
+        nothing = self._harmony.Conversation.from_messages([])
+        self._opening = array("i", self._encoding.render_conversation_for_completion(nothing, role))
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+    ) -> list[int]:
+        """The ids of the whole prompt, up to and with `<|start|>assistant`.
+
+        :param messages: OpenAI chat messages (role system, developer, user, assistant, tool or function). An assistant
+            message may carry `reasoning_content` (or `reasoning`).
+        :param tools: OpenAI function tools that are described to the model.
+        :param response_format: OpenAI's `response_format`; a schema is shown to the model, not enforced, here.
+        :param reasoning_effort: a key of `REASONING_EFFORTS`; None: as the options say.
+        :raises RequestError: names the message and the field that cannot be rendered.
+        """
+        ids: array[int] = array("i")
+        for message in self._lines(messages, tools, response_format, reasoning_effort):
+            ids.extend(self._encode(message))
+        ids.extend(self._opening)
+        return ids.tolist()
+
+    def messages(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+    ) -> list[harmony.Message]:
+        """What `render` encodes, as the Harmony library's messages."""
+        lines = self._lines(messages, tools, response_format, reasoning_effort)
+        return [self._message(line) for line in lines]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of ordinary text, in which no marker is a marker."""
+        return list(self._encoding.encode(_clean(text), disallowed_special=()))
+
+    # A line is one Harmony message as plain values, so that it can be the key of the cache.
+
+    def _lines(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        response_format: Mapping[str, Any] | None,
+        reasoning_effort: str | None,
+    ) -> list[_Line]:
+        effort = REASONING_EFFORTS.get(reasoning_effort or self.options.reasoning_effort)
+        if effort is None:
+            known = ", ".join(REASONING_EFFORTS)
+            raise RequestError(
+                f"reasoning_effort {reasoning_effort!r} is not one of {known}", "reasoning_effort", "invalid_value"
+            )
+        history = History(messages, tools)
+        described = tuple(_described(tool, f"tools[{i}]") for i, tool in enumerate(tools or ()))
+        lines = [_Line("system", text=effort, tools=(str(bool(described)), self.options.date() or ""))]
+        shape = _response_section(response_format)
+        if history.instructions is not None or described or shape:
+            lines.append(_Line("developer", text=history.instructions or "", tools=described, shape=shape))
+        return lines + history.lines
+
+    def _encode(self, line: _Line) -> array[int]:
+        with self._lock:
+            ids = self._cache.get(line)
+            if ids is not None:
+                self._cache.move_to_end(line)
+                return ids
+        # A conversation with function tools says so in its system message; no other message depends on it.
+        options = self._harmony.RenderOptions(conversation_has_function_tools=line.tools[:1] == ("True",))
+        ids = array("i", self._encoding.render(self._message(line), options))
+        with self._lock:
+            if line not in self._cache and len(ids) <= CACHED_IDS:
+                self._cache[line] = ids
+                self._cached_ids += len(ids)
+                while self._cached_ids > CACHED_IDS:
+                    self._cached_ids -= len(self._cache.popitem(last=False)[1])
+        return ids
+
+    def _message(self, line: _Line) -> harmony.Message:
+        lib = self._harmony
+        content: list[Any]
+        if line.role == "system":
+            system = lib.SystemContent(
+                model_identity=_clean(self.options.model_identity),
+                reasoning_effort=lib.ReasoningEffort[line.text.upper()],
+                conversation_start_date=line.tools[1] or None,
+                knowledge_cutoff=self.options.knowledge_cutoff,
+                channel_config=lib.ChannelConfig.require_channels(list(CHANNELS)),
+            )
+            if "browser" in self.options.builtin_tools:
+                system = system.with_browser_tool()
+            if "python" in self.options.builtin_tools:
+                system = system.with_python_tool()
+            content = [system]
+        elif line.role == "developer":
+            developer = lib.DeveloperContent(instructions=line.text or None)
+            if line.tools:
+                developer = developer.with_function_tools([self._description(tool) for tool in line.tools])
+            content = [developer]
+            if line.shape:
+                gap = "\n\n" if line.text or line.tools else ""
+                content.append(lib.TextContent(text=gap + line.shape))
+        else:
+            content = [lib.TextContent(text=line.text)]
+        return lib.Message(
+            author=lib.Author(role=lib.Role(line.role), name=line.name),
+            content=content,
+            channel=line.channel,
+            recipient=line.recipient,
+            content_type=line.content_type,
+        )
+
+    def _description(self, described: str) -> harmony.ToolDescription:
+        """A tool for the library; parameters that it cannot render are shown as `any`."""
+        tool = json.loads(described)
+        for parameters in (tool["parameters"], {}):
+            description = self._harmony.ToolDescription(
+                name=tool["name"], description=tool["description"], parameters=parameters
+            )
+            content = self._harmony.DeveloperContent().with_function_tools([description])
+            message = self._harmony.Message.from_role_and_content(self._harmony.Role.DEVELOPER, content)
+            try:
+                self._encoding.render(message)
+            except Exception:  # the library raises its own error and pyo3's
+                continue
+            return description
+        return self._harmony.ToolDescription(name=tool["name"], description=tool["description"], parameters=None)
+
+
+def render_prompt(
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    response_format: Mapping[str, Any] | None = None,
+    reasoning_effort: str | None = None,
+    options: PromptOptions | None = None,
+) -> list[int]:
+    """One prompt's ids; see `Prompts.render`. Keep a `Prompts` where there are many."""
+    return Prompts(options).render(
+        messages, tools=tools, response_format=response_format, reasoning_effort=reasoning_effort
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One Harmony message. For `system`: text is the effort, tools are (has function tools, date)."""
+
+    role: str
+    name: str | None = None
+    channel: str | None = None
+    recipient: str | None = None
+    content_type: str | None = None
+    text: str = ""
+    tools: tuple[str, ...] = ()
+    shape: str = ""
+
+
+class History:
+    """OpenAI messages, read in order, as Harmony lines.
+
+    :ivar instructions: the text of the system and developer messages that open the conversation; None without any.
+    :ivar lines: everything after them.
+    """
+
+    def __init__(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
+        if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
+            raise RequestError("messages is a list with at least one message", "messages", "invalid_type")
+        self._declared = {tool_name(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())}
+        self._recipients: dict[str, str] = {}
+        self.lines: list[_Line] = []
+        opening: list[str] = []
+        for i, message in enumerate(messages):
+            where = f"messages[{i}]"
+            if not isinstance(message, Mapping):
+                raise RequestError(f"{where} is not an object", where, "invalid_type")
+            role = message.get("role")
+            if role in ("system", "developer"):
+                text = _text(message.get("content"), f"{where}.content", optional=False)
+                if len(opening) == i:
+                    opening.append(text)
+                else:
+                    self.lines.append(_Line("developer", text=text))
+            elif role == "user":
+                self.lines.append(_Line("user", text=_text(message.get("content"), f"{where}.content", optional=False)))
+            elif role == "assistant":
+                self._assistant(message, where)
+            elif role in ("tool", "function"):
+                self._result(message, where)
+            else:
+                raise RequestError(
+                    f"{where}.role is {role!r}, not one of system, developer, user, assistant, tool",
+                    f"{where}.role",
+                    "invalid_value",
+                )
+        self.instructions = "\n\n".join(text for text in opening if text) if opening else None
+        self._drop_old_reasoning()
+
+    def _assistant(self, message: Mapping[str, Any], where: str) -> None:
+        for field in ("reasoning_content", "reasoning"):
+            if isinstance(message.get(field), str) and message[field]:
+                self.lines.append(_Line("assistant", channel="analysis", text=_clean(message[field])))
+                break
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
+            raise RequestError(f"{where}.tool_calls is not a list", f"{where}.tool_calls", "invalid_type")
+        legacy = message.get("function_call")
+        text = _text(message.get("content"), f"{where}.content", optional=True)
+        if not text and isinstance(message.get("refusal"), str):
+            text = _clean(message["refusal"])
+        if text:
+            # Words beside calls are what the model said before calling: a preamble.
+            channel = "commentary" if calls or legacy else "final"
+            self.lines.append(_Line("assistant", channel=channel, text=text))
+        for j, call in enumerate(calls):
+            at = f"{where}.tool_calls[{j}]"
+            if not isinstance(call, Mapping):
+                raise RequestError(f"{at} is not an object", at, "invalid_type")
+            function = call.get("function")
+            if not isinstance(function, Mapping):
+                raise RequestError(f"{at}.function is missing", f"{at}.function", "missing_required_parameter")
+            recipient = self._call(function, f"{at}.function")
+            if isinstance(call.get("id"), str):
+                self._recipients[call["id"]] = recipient
+        if legacy is not None:
+            if not isinstance(legacy, Mapping):
+                raise RequestError(f"{where}.function_call is not an object", f"{where}.function_call", "invalid_type")
+            self._call(legacy, f"{where}.function_call")
+
+    def _call(self, function: Mapping[str, Any], where: str) -> str:
+        name, arguments = function.get("name"), function.get("arguments")
+        if not isinstance(name, str) or not name:
+            raise RequestError(f"{where}.name is missing", f"{where}.name", "missing_required_parameter")
+        if isinstance(arguments, Mapping):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        if arguments is None:
+            arguments = "{}"
+        if not isinstance(arguments, str):
+            raise RequestError(f"{where}.arguments is not a string", f"{where}.arguments", "invalid_type")
+        recipient = self._recipient(_clean(name))
+        builtin = not recipient.startswith("functions.")
+        self.lines.append(
+            _Line(
+                "assistant",
+                # gpt-oss calls its own tools while it thinks, and functions where the user may see them.
+                channel="analysis" if builtin else "commentary",
+                recipient=recipient,
+                content_type="code" if builtin else "json",
+                text=_clean(arguments),
+            )
+        )
+        return recipient
+
+    def _recipient(self, name: str) -> str:
+        if name not in self._declared and name.split(".", 1)[0] in BUILTIN_NAMESPACES:
+            return name
+        return name if name.startswith("functions.") and name not in self._declared else f"functions.{name}"
+
+    def _result(self, message: Mapping[str, Any], where: str) -> None:
+        if message["role"] == "function":
+            name = message.get("name")
+            if not isinstance(name, str) or not name:
+                raise RequestError(f"{where}.name is missing", f"{where}.name", "missing_required_parameter")
+            author = self._recipient(_clean(name))
+        else:
+            call = message.get("tool_call_id")
+            if not isinstance(call, str):
+                raise RequestError(
+                    f"{where}.tool_call_id is missing", f"{where}.tool_call_id", "missing_required_parameter"
+                )
+            if call not in self._recipients:
+                raise RequestError(
+                    f"{where}.tool_call_id {call!r} is not the id of a tool call in an assistant message before it",
+                    f"{where}.tool_call_id",
+                    "invalid_value",
+                )
+            author = self._recipients[call]
+        text = _text(message.get("content"), f"{where}.content", optional=True)
+        self.lines.append(_Line("tool", name=author, channel="commentary", recipient="assistant", text=text))
+
+    def _drop_old_reasoning(self) -> None:
+        """OpenAI's rule: reasoning that led to a final answer is not shown again; that of a running tool loop is."""
+        last = max((i for i, line in enumerate(self.lines) if line.channel == "final"), default=-1)
+        self.lines = [
+            line
+            for i, line in enumerate(self.lines)
+            if i > last or line.channel != "analysis" or line.recipient is not None
+        ]
+
+
+def tool_name(tool: Mapping[str, Any], where: str) -> str:
+    """The name of an OpenAI function tool, in chat or responses shape.
+
+    :raises RequestError: for anything else, with `where` as the path of the field.
+    """
+    if not isinstance(tool, Mapping):
+        raise RequestError(f"{where} is not an object", where, "invalid_type")
+    if tool.get("type", "function") != "function":
+        raise RequestError(
+            f"{where}.type is {tool.get('type')!r}; only function tools can be served", f"{where}.type", "invalid_value"
+        )
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str) or not name.strip():
+        raise RequestError(f"{where}.function.name is missing", f"{where}.function.name", "missing_required_parameter")
+    return _clean(name)
+
+
+def _described(tool: Mapping[str, Any], where: str) -> str:
+    """A tool as JSON text with name, description and parameters; parameters too deep for any reader become `{}`."""
+    name = tool_name(tool, where)
+    function = tool.get("function", tool)
+    description = function.get("description")
+    parameters = function.get("parameters")
+    if parameters is not None and (not isinstance(parameters, Mapping) or _depth(parameters) > MAX_SCHEMA_DEPTH):
+        parameters = {}
+    value = {
+        "name": name,
+        "description": description if isinstance(description, str) else "",
+        "parameters": parameters,
+    }
+    return _clean(json.dumps(value, ensure_ascii=False))
+
+
+def _response_section(response_format: Mapping[str, Any] | None) -> str:
+    """The developer message's section on the shape of the answer; empty for plain text."""
+    if response_format is None:
+        return ""
+    where = "response_format"
+    if not isinstance(response_format, Mapping):
+        raise RequestError(f"{where} is not an object", where, "invalid_type")
+    kind = response_format.get("type")
+    if kind == "text":
+        return ""
+    if kind == "json_object":
+        # llama-cpp-python's own extension: a schema beside the type.
+        schema = response_format.get("schema") or {"type": "object"}
+        name, description = "json_object", None
+    elif kind == "json_schema":
+        inner = response_format.get("json_schema", response_format)
+        if not isinstance(inner, Mapping):
+            raise RequestError(f"{where}.json_schema is not an object", f"{where}.json_schema", "invalid_type")
+        name, description, schema = inner.get("name", "response"), inner.get("description"), inner.get("schema", {})
+        if not isinstance(name, str):
+            raise RequestError(f"{where}.json_schema.name is not a string", f"{where}.json_schema.name", "invalid_type")
+    else:
+        raise RequestError(
+            f"{where}.type is {kind!r}, not one of text, json_object, json_schema", f"{where}.type", "invalid_value"
+        )
+    lines = ["# Response Formats", "", f"## {name}", ""]
+    if isinstance(description, str) and description:
+        lines += [f"// {line}" for line in description.splitlines()]
+    lines.append(json.dumps(schema, ensure_ascii=False, separators=(",", ":")))
+    return _clean("\n".join(lines))
+
+
+def _text(content: Any, where: str, *, optional: bool) -> str:
+    """The text of a message's `content`: a string, or parts, whose texts are put together as they stand."""
+    if isinstance(content, str):
+        return _clean(content)
+    if content is None and optional:
+        return ""
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise RequestError(f"{where} is neither a string nor a list of parts", where, "invalid_type")
+    texts = []
+    for i, part in enumerate(content):
+        at = f"{where}[{i}]"
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        field = "refusal" if kind == "refusal" else "text"
+        if kind != "refusal" and kind not in TEXT_PARTS:
+            raise RequestError(
+                f"{at}.type is {kind!r}: gpt-oss reads text parts only", f"{at}.type", "unsupported_content_part"
+            )
+        text = part.get(field)
+        if not isinstance(text, str):
+            raise RequestError(f"{at}.{field} is not a string", f"{at}.{field}", "invalid_type")
+        texts.append(text)
+    return _clean("".join(texts))
+
+
+def _clean(text: str) -> str:
+    """`text` with surrogates paired or, where they stand alone, replaced: UTF-8 has no room for them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _depth(value: Any) -> int:
+    """How deep a JSON value nests, counted without recursion, up to one past `MAX_SCHEMA_DEPTH`."""
+    depth, level = 0, [value]
+    while level and depth <= MAX_SCHEMA_DEPTH:
+        depth += 1
+        level = [
+            child
+            for item in level
+            if isinstance(item, Mapping | list | tuple)
+            for child in (item.values() if isinstance(item, Mapping) else item)
+        ]
+    return depth
+
+
+def _library() -> Any:
+    try:
+        import openai_harmony
+    except ImportError as error:
+        raise ImportError(
+            "prompts are built with the Harmony library: pip install 'harmony-plugin[harmony]' "
+            "(or any distribution of openai_harmony)"
+        ) from error
+    return openai_harmony
