@@ -84,7 +84,7 @@ class Delta:
 
 
 class Started(NamedTuple):
-    """A message began. ``field`` None: its text reaches no field, only an issue. ``call``: a call's index, id and name."""
+    """A message began. ``field`` None: its text reaches no field, but an issue. ``call``: a call's index, id, name."""
 
     field: Field | None
     message: Message

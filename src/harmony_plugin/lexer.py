@@ -1,8 +1,8 @@
 """Lexer: token ids or text in, markers and text runs out.
 
 Knows the dialect and UTF-8; knows nothing of headers or messages. SPEC section 2.
-A token is ``(kind, text, offset, ids)``: the kind, its text (a marker's spelling), where it began in the output (in ids or
-characters) and how many ids it took (0 for text input).
+A token is ``(kind, text, offset, ids)``: the kind, its text (a marker's spelling), where it began in the output (in ids
+or characters) and how many ids it took (0 for text input).
 """
 
 from __future__ import annotations

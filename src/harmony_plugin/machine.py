@@ -1,8 +1,9 @@
 """Machine: tokens in, messages out. The whole state machine, as a table.
 
-Three states. HEADER: a header is due or being read; its text is held. BODY: a message is open; its text goes out at once.
-LOOSE: text with no message around it, too long for a header; held until a marker tells what it was. What may still turn
-out to be something else is held and never taken back, so any way to cut the output gives the same events (SPEC promise 4).
+Three states. HEADER: a header is due or being read; its text is held. BODY: a message is open; its text goes out at
+once. LOOSE: text with no message around it, too long for a header; held until a marker tells what it was. What may
+still turn out to be something else is held and never taken back, so any way to cut the output gives the same events
+(SPEC promise 4).
 
 Everything that decides where a message begins and ends is in this file (SPEC section 5); what a header *says* is the
 header reader's; which field a message goes to is routing's, and the machine does not know fields. An event is a tuple:

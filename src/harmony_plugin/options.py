@@ -26,7 +26,8 @@ class Options:
         dialect: how the markers are spelled.
         arguments: ``verbatim`` passes a call's arguments on as the model wrote them. ``repair`` mends what is not JSON
             with the json-repair library (extra ``repair``); such a call is then sent whole, at its end.
-        keep: keep the messages for `Stream.reply`. Without, memory stays flat, and arguments are not checked to be JSON.
+        keep: keep the messages for `Stream.reply`. Without, memory stays flat, and arguments are not checked to be JSON
+            (unless strict).
         builtin_tools: calls of gpt-oss's own tools (python, browser, container) that the request does not declare:
             ``hide`` them, or give them out as ``tool_calls`` for hosts that run them.
         tool_choice: ``none`` drops every call with an issue, as the client asked for none.

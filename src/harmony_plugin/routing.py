@@ -21,7 +21,7 @@ _BUILTIN = ("python", "browser", "container")
 
 
 class Route(NamedTuple):
-    """Where a message goes. ``name``: the tool's. ``issue``: the code to report, with the body where ``field`` is None."""
+    """Where a message goes. ``name``: the tool's. ``issue``: a code to report, with the body if ``field`` is None."""
 
     field: Field | None
     name: str | None = None

@@ -1,7 +1,7 @@
 """Stream: chunks of one reply in, deltas out; and `parse`, which is a stream fed once.
 
-Puts the rooms together: lexer, machine, routing. It joins messages, numbers the tool calls and counts; it decides neither
-what a marker means nor which field a message goes to.
+Puts the rooms together: lexer, machine, routing. It joins messages, numbers the tool calls and counts; it decides
+neither what a marker means nor which field a message goes to.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Stream:
         """
         if len(chunk) == 1:
             # One id of plain text in an open body, the common case by far: nothing to decide.
-            piece = self._clean.get(chunk[0])  # type: ignore[call-overload]
+            piece = self._clean.get(chunk[0])  # type: ignore[arg-type]
             if piece is not None:
                 mode = self._mode
                 if mode:

@@ -100,7 +100,7 @@ def harmony_vocabulary(dialect: Dialect) -> Vocabulary:
     decode_bytes: Callable[[list[int]], bytes] | None = getattr(inner, "decode_bytes", None)
     if decode_bytes is None:
         raise ImportError(
-            "this version of openai_harmony has no decode_bytes; known to work: oss-harmony 0.0.11, openai-harmony 0.0.8"
+            "this openai_harmony has no decode_bytes; known to work: oss-harmony 0.0.11, openai-harmony 0.0.8"
         )
     size = 201088
 
