@@ -7,13 +7,12 @@ The expected replies are written by hand from the splitting rules, not computed:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from .replies import Script, encode, function_tool
+from .replies import Fields, Script, encode, function_tool
 
 WEATHER = function_tool("get_weather", {"type": "object", "properties": {"city": {"type": "string"}}})
-TIME = function_tool("get_time", {"type": "object", "properties": {"zone": {"type": "string"}}})
 ANALYSIS = "<|channel|>analysis<|message|>Let me think.<|end|>"
 
 
@@ -30,15 +29,13 @@ class Fault:
     tools: tuple[Mapping[str, Any], ...] = (WEATHER,)
     stop: str | None = None
     no_calls: bool = False  # tool_choice "none"
-    past_stops: bool = False
-    not_messages: bool = field(default=False)  # /v1/messages cannot ask for it
 
     @property
     def script(self) -> Script:
-        return Script(tuple(encode(self.raw)), past_stops=self.past_stops)
+        return Script(tuple(encode(self.raw)))
 
     @property
-    def fields(self) -> tuple[str | None, str | None, list[tuple[str, str]]]:
+    def fields(self) -> Fields:
         return self.reasoning, self.content, list(self.tool_calls)
 
     def options(self, api: str) -> dict[str, Any]:
@@ -126,11 +123,17 @@ FAULTS = (
         content="It is sunny.",
     ),
     Fault(
+        "declared-namespace",
+        "a call to a declared tool vanishes, /v1/responses answers 400, when its name begins like a built-in tool's",
+        '<|channel|>commentary to=browser.get_weather json<|message|>{"city": "Rome"}<|call|>',
+        tools=(function_tool("browser.get_weather"),),
+        tool_calls=(("browser.get_weather", '{"city": "Rome"}'),),
+    ),
+    Fault(
         "undeclared-namespace",
-        "a call to a namespace that vLLM does not know vanishes",
-        '<|channel|>commentary to=browser.get_weather json<|message|>{"city":"Rome"}<|call|>',
-        tools=(function_tool("browser.get_weather"), WEATHER),
-        tool_calls=(("browser.get_weather", '{"city":"Rome"}'),),
+        "a call to a namespace nobody declared becomes something other than a function call, or vanishes",
+        '<|channel|>commentary to=weather.lookup json<|message|>{"city": "Rome"}<|call|>',
+        tool_calls=(("weather.lookup", '{"city": "Rome"}'),),
     ),
     Fault(
         "misspelled-channel",
@@ -153,13 +156,6 @@ FAULTS = (
         content="One.\nTwo.",
     ),
     Fault(
-        "two-calls-to-one-function",
-        "two calls to one function in a row run into one in streams",
-        '<|channel|>commentary to=functions.get_weather json<|message|>{"city":"Rome"}<|end|>'
-        '<|start|>assistant<|channel|>commentary to=functions.get_weather json<|message|>{"city":"Oslo"}<|call|>',
-        tool_calls=(("get_weather", '{"city":"Rome"}'), ("get_weather", '{"city":"Oslo"}')),
-    ),
-    Fault(
         "call-without-body",
         "a call with an empty body has no valid arguments",
         "<|channel|>commentary to=functions.get_weather json<|message|><|call|>",
@@ -180,12 +176,5 @@ FAULTS = (
         '{"city":"Rome"}<|call|>',
         reasoning="Let me think.",
         no_calls=True,
-    ),
-    Fault(
-        "double-channel",
-        "a header with two channel clauses sends the call astray",
-        "<|channel|>commentary to=functions.get_weather<|channel|>commentary <|constrain|>json<|message|>"
-        '{"city":"Rome"}<|call|>',
-        tool_calls=(("get_weather", '{"city":"Rome"}'),),
     ),
 )

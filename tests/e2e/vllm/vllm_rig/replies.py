@@ -85,8 +85,20 @@ class Told:
     raw: Any = field(default=None, repr=False)
 
     @property
-    def fields(self) -> tuple[str | None, str | None, list[tuple[str, str]]]:
+    def fields(self) -> Fields:
         return self.reasoning, self.content, self.tool_calls
+
+
+Fields = tuple[str | None, str | None, list[tuple[str, str]]]
+"""Reasoning, content, and the calls' names and arguments."""
+
+
+def comparable(fields: Fields, api: Api, stream: bool) -> Fields:
+    """Fields as they compare: a whole /v1/messages reply has arguments as an object, not as the model's text."""
+    if api != "messages" or stream:
+        return fields
+    reasoning, content, calls = fields
+    return reasoning, content, [(name, json.dumps(json.loads(arguments), sort_keys=True)) for name, arguments in calls]
 
 
 def function_tool(name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
