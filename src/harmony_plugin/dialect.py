@@ -58,9 +58,10 @@ class Dialect:
                 raise ValueError(f"Dialect(markers=…): {kind} {text!r} is empty or begins the marker of {clash}")
         object.__setattr__(self, "markers", markers)
         object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "_hash", hash((*markers.items(), *ids.items())))
 
     def __hash__(self) -> int:
-        return hash((tuple(sorted(self.markers.items())), tuple(sorted(self.ids.items()))))
+        return self._hash  # type: ignore[attr-defined, no-any-return]
 
     @classmethod
     def from_vocabulary(

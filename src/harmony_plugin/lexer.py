@@ -10,11 +10,10 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-from collections.abc import Callable, Sequence
-from operator import index
+from collections.abc import Sequence
 
 from .dialect import Dialect
-from .vocabulary import Special, Vocabulary
+from .vocabulary import MARK, Special, Vocabulary
 
 __all__ = [
     "CALL",
@@ -51,23 +50,13 @@ _KIND = {
 
 Token = tuple[int, str, int, int]
 
-# Ids are searched for markers in blocks: one C call clears a block that has none.
-_BLOCK = 256
-
-
-@functools.lru_cache(maxsize=64)
-def _id_table(dialect: Dialect) -> tuple[dict[int, tuple[int, str]], Callable[[Sequence[int]], bool]]:
-    table = {token: (_KIND[kind], dialect.markers[kind]) for kind, token in dialect.ids.items()}
-    return table, frozenset(table).isdisjoint
-
 
 class IdLexer:
     """Token ids in. Only marker ids are markers; a character cut across ids is held until whole."""
 
-    __slots__ = ("_held", "_isdisjoint", "_markers", "_pending", "_vocabulary", "offset")
+    __slots__ = ("_held", "_pending", "_vocabulary", "offset")
 
-    def __init__(self, dialect: Dialect, vocabulary: Vocabulary) -> None:
-        self._markers, self._isdisjoint = _id_table(dialect)
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         # The bytes of a character that is not whole yet, and where it began.
         self._held = b""
@@ -81,27 +70,31 @@ class IdLexer:
         return bool(self._held)
 
     def feed(self, ids: Sequence[int]) -> list[Token]:
-        tokens: list[Token] = []
-        markers = self._markers
         base = self.offset
+        tokens: list[Token] = []
+        try:
+            # One pass for all: the table's pieces mark markers and loose bytes with surrogates, which text never holds.
+            parts = "".join(map(self._vocabulary.table.__getitem__, ids)).split(MARK)  # type: ignore[arg-type]
+        except (TypeError, IndexError):
+            # An id that is new, reserved, or none at all: one by one tells.
+            self._one_by_one(ids, base, tokens)
+            self.offset = base + len(ids)
+            return tokens
         begin = 0
-        size = len(ids)
-        for block in range(0, size, _BLOCK):
-            part = ids[block : block + _BLOCK] if size > _BLOCK else ids
-            if self._isdisjoint(part):
-                continue
-            for place, token in enumerate(part, block):
-                if token in markers:
-                    if place > begin:
-                        self._run(ids[begin:place], base + begin, tokens)
-                    if self._held:
-                        self._flush(tokens)
-                    kind, text = markers[token]
-                    tokens.append((kind, text, base + place, 1))
-                    begin = place + 1
-        if begin < size:
-            self._run(ids[begin:] if begin else ids, base + begin, tokens)
-        self.offset = base + size
+        if len(parts) > 1:
+            find = ids.index if isinstance(ids, (list, tuple)) else list(ids).index
+            for number, part in enumerate(parts[1:]):
+                marker, spelled, name = self._vocabulary.markers[ord(part[0])]
+                place = find(marker, begin)
+                if place > begin:
+                    self._run(parts[number][1:] if number else parts[0], ids, begin, place, base, tokens)
+                if self._held:
+                    self._flush(tokens)
+                tokens.append((_KIND[name], spelled, base + place, 1))
+                begin = place + 1
+        if begin < len(ids):
+            self._run(parts[-1][1:] if begin else parts[0], ids, begin, len(ids), base, tokens)
+        self.offset = base + len(ids)
         return tokens
 
     def finish(self) -> list[Token]:
@@ -110,17 +103,36 @@ class IdLexer:
             self._flush(tokens)
         return tokens
 
-    def _run(self, ids: Sequence[int], offset: int, tokens: list[Token]) -> None:
-        """Text ids, no marker among them."""
-        if not self._held:
+    def _run(self, text: str, ids: Sequence[int], begin: int, end: int, base: int, tokens: list[Token]) -> None:
+        """Text ids: ``ids[begin:end]``, no marker among them; ``text`` is their pieces joined."""
+        if self._held or not _is_whole(text):
+            data = self._held + text.encode("utf-8", "surrogateescape")
             try:
-                tokens.append((TEXT, "".join(map(self._vocabulary.pieces.__getitem__, ids)), offset, len(ids)))  # type: ignore[arg-type]
+                text, done = codecs.utf_8_decode(data, "strict", False)
+            except UnicodeDecodeError:
+                self._one_by_one(ids[begin:end], base + begin, tokens)
                 return
-            except TypeError:  # a piece is no whole text, or an id no integer: one by one tells which
-                pass
-        for place, token in enumerate(ids, offset):
-            index(token)
-            piece = self._vocabulary.pieces[token]
+            # Where the unfinished character began, should it never become one.
+            left, place = len(data) - done, end
+            while left > 0 and place > begin:
+                place -= 1
+                piece = self._vocabulary.piece(ids[place])
+                left -= len(piece.encode() if isinstance(piece, str) else piece)  # type: ignore[arg-type]
+            if place < end and left <= 0:
+                self._pending = base + place
+            self._held = data[done:]
+        tokens.append((TEXT, text, base + begin, end - begin))
+
+    def _one_by_one(self, ids: Sequence[int], base: int, tokens: list[Token]) -> None:
+        markers = self._vocabulary.by_id
+        for place, token in enumerate(ids, base):
+            if token in markers:
+                if self._held:
+                    self._flush(tokens)
+                _, spelled, name = markers[token]
+                tokens.append((_KIND[name], spelled, place, 1))
+                continue
+            piece = self._vocabulary.piece(token)
             if isinstance(piece, Special):
                 tokens.append((_SPECIAL[piece.code], piece.text, place, 1))
             elif not self._held and isinstance(piece, str):
@@ -147,6 +159,17 @@ class IdLexer:
         tokens.append((INVALID, "", self._pending, 0))
         tokens.append((TEXT, self._held.decode("utf-8", "replace"), self._pending, 0))
         self._held = b""
+
+
+def _is_whole(text: str) -> bool:
+    """Whether joined pieces hold no loose bytes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)

@@ -177,7 +177,8 @@ class Machine:
 
     def _restart(self, text: str, offset: int, ids: int) -> None:
         # <|start|> inside a header: the header is abandoned, a new one begins.
-        self._unopened(START, offset)
+        if self._length or len(self._sections) > 1 or not (self._implied or self._prompted):
+            self._unopened(START, offset)
         self._begin_header(offset, explicit=True)
 
     def _end_in_header(self, kind: int, text: str, offset: int, ids: int) -> None:

@@ -6,9 +6,7 @@ neither what a marker means nor which field a message goes to.
 
 from __future__ import annotations
 
-import json
-import secrets
-import string
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,11 +17,11 @@ from .lexer import IdLexer, TextLexer, Token
 from .machine import BODY_TEXT, CLOSE, OPEN, Machine
 from .options import Options
 from .routing import Field, Route, Router, tool_names
-from .vocabulary import Vocabulary, harmony_vocabulary
+from .vocabulary import Vocabulary, harmony_vocabulary, vocabulary_of
 
 __all__ = ["Stream", "parse"]
 
-_ALPHABET = string.ascii_letters + string.digits
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _NO_PIECES: dict[int, str] = {}
 _DEFAULTS = Options()
 _REASONING, _CONTENT, _ARGUMENTS = 1, 2, 3
@@ -32,9 +30,7 @@ _MODES = {"reasoning": _REASONING, "content": _CONTENT, "tool_call": _ARGUMENTS,
 
 def _call_id() -> str:
     """``call_`` and 24 random letters or digits."""
-    # 144 bits, six for each character; 62 characters for 64 values cost nothing that matters to an id.
-    number = int.from_bytes(secrets.token_bytes(24), "big")
-    return "call_" + "".join([_ALPHABET[(number >> shift) % 62] for shift in range(0, 192, 8)])
+    return "call_" + "".join([_ALPHABET[byte % 62] for byte in os.urandom(24)])
 
 
 def _repair(arguments: str) -> str:
@@ -49,6 +45,8 @@ def _repair(arguments: str) -> str:
 
 
 def _is_json(text: str) -> bool:
+    import json  # only calls need it: the core's import stays light
+
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -272,13 +270,15 @@ class Stream:
             return TextLexer(self._options.dialect)
         if isinstance(chunk, (bytes, bytearray, Mapping)) or not hasattr(chunk, "__getitem__"):
             raise TypeError(f"a chunk is text or a sequence of token ids, not {type(chunk).__name__}")
-        return IdLexer(self._options.dialect, self._vocabulary())
+        return IdLexer(self._vocabulary())
 
     def _vocabulary(self) -> Vocabulary:
         if self._decode is None:
             self._decode = harmony_vocabulary(self._options.dialect)
         elif not isinstance(self._decode, Vocabulary):
-            self._decode = Vocabulary(self._decode, self._options.dialect)
+            self._decode = vocabulary_of(self._decode, self._options.dialect)
+        elif self._decode.dialect != self._options.dialect:
+            raise ValueError("decode: this Vocabulary was made for another dialect than Options(dialect=…)")
         return self._decode
 
     def _prime(self, prompt: str | Sequence[int]) -> None:

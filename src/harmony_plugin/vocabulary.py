@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from operator import index
 from typing import Any
 
 from .dialect import Dialect
 
-__all__ = ["Special", "Vocabulary", "harmony_encoding", "harmony_vocabulary"]
+__all__ = ["MARK", "Special", "Vocabulary", "harmony_encoding", "harmony_vocabulary", "vocabulary_of"]
 
 
 class Special:
@@ -24,15 +25,11 @@ class Special:
         self.text = text
 
 
-class _Pieces(dict[int, "str | bytes | Special"]):
-    """id -> str (whole UTF-8), bytes (a part of a character) or `Special`, decoded once."""
+# Ids up to here get a place in the table; larger ones (there are none) are decoded each time.
+_LARGEST = 1 << 20
 
-    def __init__(self, learn: Callable[[int], str | bytes | Special]) -> None:
-        self._learn = learn
-
-    def __missing__(self, token: int) -> str | bytes | Special:
-        piece = self[token] = self._learn(token)
-        return piece
+#: Stands in front of a marker's number among joined pieces: a surrogate, which no decoded text holds.
+MARK = "\ud800"
 
 
 class Vocabulary:
@@ -43,31 +40,61 @@ class Vocabulary:
         reserved: special ids that are not markers: dropped with an issue.
     """
 
-    __slots__ = ("_decode", "_reserved", "pieces", "text")
+    __slots__ = ("_decode", "_reserved", "by_id", "dialect", "markers", "table", "text")
 
     def __init__(self, decode: Callable[[int], bytes], dialect: Dialect | None = None) -> None:
         self._decode = decode
-        self._reserved = (dialect or Dialect()).reserved
-        #: Learnt pieces by id, of every sort.
-        self.pieces = _Pieces(self._learn)
-        #: Those of them that are whole text: the fast path's table.
+        self.dialect = dialect = dialect or Dialect()
+        self._reserved = dialect.reserved
+        #: ``(id, spelling, kind)`` of every marker, and the same by id.
+        self.markers = [(token, dialect.markers[kind], kind) for kind, token in dialect.ids.items()]
+        self.by_id = {marker[0]: marker for marker in self.markers}
+        #: Learnt ids whose piece is whole text.
         self.text: dict[int, str] = {}
+        #: Pieces by id, to be joined: text, a part of a character with its bytes as surrogates (PEP 383), or `MARK` and
+        #: the marker's number. None for all else. The upper half is empty: a negative id indexes from the end.
+        self.table: list[str | None] = []
+        for number, (token, _, _) in enumerate(self.markers):
+            self._keep(token, MARK + chr(number))
 
-    def _learn(self, token: int) -> str | bytes | Special:
-        if not hasattr(token, "__index__"):
-            raise TypeError(f"token ids are integers, not {type(token).__name__}")
+    def _keep(self, token: int, piece: str) -> None:
+        if 0 <= token < _LARGEST:
+            half = len(self.table) // 2
+            if token >= half:
+                size = 1 << max(token.bit_length(), 10)
+                self.table = [*self.table[:half], *[None] * (2 * size - half)]
+            self.table[token] = piece
+
+    def piece(self, token: int) -> str | bytes | Special:
+        """What an id stands for: text, a part of a character, or nothing that is text.
+
+        Raises:
+            TypeError: ``token`` is no integer.
+        """
+        token = index(token)
+        known = self.text.get(token)
+        if known is not None:
+            return known
         try:
-            data = self._decode(int(token))
+            data = self._decode(token)
         except Exception:  # any decoder, any error: the id is not of this vocabulary
-            return Special("unknown_token", str(int(token)))
+            return Special("unknown_token", str(token))
         if token in self._reserved:
             return Special("reserved_token", data.decode("utf-8", "replace"))
         try:
             piece = data.decode("utf-8")
         except UnicodeDecodeError:
+            self._keep(token, data.decode("utf-8", "surrogateescape"))
             return data
         self.text[token] = piece
+        self._keep(token, piece)
         return piece
+
+
+@functools.lru_cache(maxsize=8)
+def vocabulary_of(decode: Callable[[int], bytes], dialect: Dialect) -> Vocabulary:
+    """The vocabulary of a decoder, so that streams that are given the same one learn together."""
+    return Vocabulary(decode, dialect)
 
 
 @functools.lru_cache(maxsize=1)
