@@ -219,6 +219,7 @@ class Prompts:
     def _description(self, described: str) -> harmony.ToolDescription:
         """A tool for the library; parameters that it cannot render are shown as `any`."""
         tool = json.loads(described)
+        parameters: Any
         for parameters in (tool["parameters"], {}):
             description = self._harmony.ToolDescription(
                 name=tool["name"], description=tool["description"], parameters=parameters
@@ -268,9 +269,7 @@ class History:
     :ivar lines: everything after them.
     """
 
-    def __init__(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> None:
         if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
             raise RequestError("messages is a list with at least one message", "messages", "invalid_type")
         self._declared = {tool_name(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())}

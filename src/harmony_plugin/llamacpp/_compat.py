@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import random
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 try:
@@ -24,7 +24,7 @@ __all__ = ["CHECKED", "Engine", "Processor", "Processors", "register", "stock_de
 CHECKED = "0.3.36"
 
 Processor = Callable[[Any, Any], Any]
-"""`(input_ids, scores) -> scores`: numpy arrays, the ids evaluated so far and one score for each id of the vocabulary."""
+"""`(input_ids, scores) -> scores`: numpy arrays of the ids so far and of one score for each id there is."""
 
 
 def _need(owner: Any, name: str) -> Any:
@@ -51,29 +51,26 @@ def stock_defaults() -> dict[str, Any]:
 
 
 class Processors(llama_cpp.LogitsProcessorList):
-    """Logits processors of which some rest.
+    """Logits processors as one, in order.
 
-    llama-cpp-python walks over the list at every token and copies all scores for every processor that it finds, so one
-    that has nothing to say is not found. It swallows what a processor raises; here it is kept, for `Engine.generate`.
+    llama-cpp-python copies all scores for each processor that it finds, so it finds one; and it swallows what a
+    processor raises, so that is kept here, for `Engine.generate`.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.active: Callable[[], Iterator[Processor]] = lambda: iter(())
+    def __init__(self, processors: Sequence[Processor]) -> None:
+        super().__init__([self._run])
         self.error: BaseException | None = None
+        self._processors = processors
 
-    def __iter__(self) -> Iterator[Processor]:
-        return (self._guarded(processor) for processor in self.active())
-
-    def _guarded(self, processor: Processor) -> Processor:
-        def guarded(input_ids: Any, scores: Any) -> Any:
-            try:
-                return processor(input_ids, scores)
-            except BaseException as error:
-                self.error = self.error or error
-                return scores
-
-        return guarded
+    def _run(self, input_ids: Any, scores: Any) -> Any:
+        try:
+            for processor in self._processors:
+                result = processor(input_ids, scores)
+                if result is not scores:
+                    scores[:] = result
+        except BaseException as error:
+            self.error = error
+        return scores
 
 
 class Engine:
@@ -88,6 +85,7 @@ class Engine:
         self.vocabulary = _need(llama._model, "vocab")
         self.context_size: int = llama.n_ctx()
         self.vocabulary_size: int = llama.n_vocab()
+        self.eos: int = llama.token_eos()
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(1 << 14)

@@ -1,7 +1,7 @@
 """The chat handler: a chat request in, an OpenAI chat completion out, whole or as chunks.
 
-Puts the parts together and writes results down. Building prompts, running the engine, constraining it and splitting what
-it writes are done elsewhere. Knows nothing of HTTP.
+Puts the parts together and writes results down. Building prompts, running the engine, constraining it and splitting
+what it writes are done elsewhere. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
-from .. import Delta, Dialect, Options, Stream
+from .. import Delta, Dialect, Options, Reply, Stream, ToolCall
 from ..errors import RequestError
 from ..prompts import PromptOptions, Prompts
+from ..vocabulary import Vocabulary, vocabulary_of
 from ._compat import Engine, Processor, stock_defaults
+from .constraints import Constraint, Grammars
 from .generation import Generation, Opening, TokenLogprob
 from .request import ChatRequest
 from .settings import Defaults
@@ -36,7 +38,9 @@ class Model:
 
     engine: Engine
     dialect: Dialect
+    vocabulary: Vocabulary
     opening: Opening
+    grammars: Grammars
 
 
 class HarmonyChatHandler:
@@ -120,7 +124,40 @@ class HarmonyChatHandler:
         for token in request.logit_bias:
             if not 0 <= token < model.engine.vocabulary_size:
                 raise RequestError(f"logit_bias: the model has no token {token}", "logit_bias", "invalid_value")
-        completion = Completion(model, request, lambda index: self._generation(model, request, prompt, fields, index))
+        options = replace(
+            self.options,
+            dialect=model.dialect,
+            keep=False,
+            tool_choice="none" if request.tool_choice == "none" else "auto",
+        )
+
+        def constraint() -> Constraint | None:
+            if not Constraint.needed(request):
+                return None
+            return Constraint(request, model.grammars, model.dialect.ids, self.prompts.encode, options)
+
+        constraint()  # a schema that cannot be enforced is refused now, not when chunks have been sent
+
+        def generate(index: int) -> Generation:
+            processors = list(fields.get("logits_processor") or ())
+            if self._logits_processors is not None:
+                processors += self._logits_processors(prompt, fields)
+            grammar = fields.get("grammar")
+            names = [tool.name for tool in request.tools]
+            return Generation(
+                model.engine,
+                prompt,
+                request,
+                Stream(prompt=prompt, tools=names, options=options, decode=model.vocabulary),
+                markers=model.dialect.ids,
+                opening=model.opening,
+                constraint=constraint(),
+                processors=processors,
+                extra={"grammar": grammar} if grammar is not None else None,
+                seed=None if request.seed is None else request.seed + index,
+            )
+
+        completion = Completion(model, request, generate)
         return completion.chunks() if request.stream else completion.whole()
 
     def _ids(self, request: ChatRequest) -> list[int]:
@@ -129,31 +166,6 @@ class HarmonyChatHandler:
             tools=request.described,
             response_format=request.response_format,
             reasoning_effort=request.reasoning_effort,
-        )
-
-    def _generation(
-        self, model: Model, request: ChatRequest, prompt: Sequence[int], fields: Mapping[str, Any], index: int
-    ) -> Generation:
-        processors = list(fields.get("logits_processor") or ())
-        if self._logits_processors is not None:
-            processors += self._logits_processors(prompt, fields)
-        grammar = fields.get("grammar")
-        options = replace(
-            self.options,
-            dialect=model.dialect,
-            keep=False,
-            tool_choice="none" if request.tool_choice == "none" else "auto",
-        )
-        return Generation(
-            model.engine,
-            prompt,
-            request,
-            Stream(prompt=prompt, tools=[t.name for t in request.tools], options=options, decode=model.engine.piece),
-            markers=dict(model.dialect.ids),
-            opening=model.opening,
-            processors=processors,
-            extra={"grammar": grammar} if grammar is not None else None,
-            seed=None if request.seed is None else request.seed + index,
         )
 
     def _model(self, llama: Any) -> Model:
@@ -170,8 +182,7 @@ class HarmonyChatHandler:
             if dict(dialect.ids) != dict(Dialect().ids):
                 raise ValueError("its markers have other ids than o200k_harmony's")
             for text in ("assistant", " functions", "analysis", "1234 größer 你好"):
-                ids = encode(text)
-                if b"".join(map(engine.piece, ids)) != text.encode():
+                if b"".join(map(engine.piece, encode(text))) != text.encode():
                     raise ValueError(f"its tokens for {text!r} are not o200k_harmony's")
         except (ValueError, KeyError) as error:
             raise ValueError(
@@ -181,7 +192,8 @@ class HarmonyChatHandler:
             ) from error
         ids = dialect.ids
         final = [ids["channel"], *encode("final"), ids["message"]]
-        return Model(engine, dialect, Opening([ids["end"], ids["start"], *encode("assistant"), *final], final))
+        opening = Opening([ids["end"], ids["start"], *encode("assistant"), *final], final)
+        return Model(engine, dialect, vocabulary_of(engine.piece, dialect), opening, Grammars(engine))
 
 
 class Completion:
@@ -222,7 +234,7 @@ class Completion:
                     started = True
                     yield self._chunk(index, {"role": "assistant"})
                 logprobs = self._logprobs(entries) if entries else None
-                yield self._chunk(index, _openai_delta(delta), logprobs=logprobs)
+                yield self._chunk(index, delta.to_openai(), logprobs=logprobs)
             if not started:
                 yield self._chunk(index, {"role": "assistant"})
             yield self._chunk(index, {}, finish_reason=self._done(generation))
@@ -312,42 +324,9 @@ class Message:
             self._calls[call.index]["arguments"].append(call.arguments)
 
     def to_openai(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._content) if self._content else None}
-        if self._reasoning:
-            message["reasoning_content"] = "".join(self._reasoning)
-        if self._calls:
-            message["tool_calls"] = [
-                {
-                    "id": call["id"],
-                    "type": "function",
-                    "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
-                }
-                for call in self._calls
-            ]
-        return message
-
-
-def _openai_delta(delta: Delta) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if delta.reasoning_content is not None:
-        out["reasoning_content"] = delta.reasoning_content
-    if delta.content is not None:
-        out["content"] = delta.content
-    if delta.tool_calls:
-        calls = out["tool_calls"] = []
-        for call in delta.tool_calls:
-            if call.id is not None:
-                calls.append(
-                    {
-                        "index": call.index,
-                        "id": call.id,
-                        "type": "function",
-                        "function": {"name": call.name, "arguments": call.arguments or ""},
-                    }
-                )
-            else:
-                calls.append({"index": call.index, "function": {"arguments": call.arguments}})
-    return out
+        calls = tuple(ToolCall(call["id"], call["name"], "".join(call["arguments"])) for call in self._calls)
+        reasoning, content = ("".join(texts) if texts else None for texts in (self._reasoning, self._content))
+        return Reply(reasoning, content, calls, (), (), None).to_openai()
 
 
 _STOCK = stock_defaults()

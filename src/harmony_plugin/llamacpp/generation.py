@@ -8,7 +8,7 @@ nothing of how Harmony is split: it asks the stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Delta, Stream
@@ -53,7 +53,7 @@ class Generation:
         request: ChatRequest,
         stream: Stream,
         *,
-        markers: dict[str, int],
+        markers: Mapping[str, int],
         opening: Opening,
         constraint: Constraint | None = None,
         processors: Sequence[Processor] = (),
@@ -91,16 +91,15 @@ class Generation:
         try:
             for token in tokens:
                 delta = self.stream.feed((token,))
-                if self._recorder is not None and self.stream.in_body and self.stream.field == "content":
+                if self._recorder is not None and self.stream.field == "content":
                     pending.append(self._recorder.entry(token))
                 if not delta:
                     continue
                 if stops.any and delta.content is not None:
-                    delta = _with_content(delta, stops.feed(delta.content))
-                    if not delta and not stops.hit:
-                        continue
-                yield delta, pending
-                pending = []
+                    _show(delta, stops.feed(delta.content))
+                if delta:
+                    yield delta, pending
+                    pending = []
                 if stops.hit:
                     self.stream.finish()
                     return
@@ -108,21 +107,19 @@ class Generation:
             tokens.close()
         delta = self.stream.finish()
         if stops.any:
-            text = stops.feed(delta.content or "")
-            delta = _with_content(delta, text if stops.hit else text + stops.rest())
+            _show(delta, stops.feed(delta.content or "") + stops.rest())
         if delta or pending:
             yield delta, pending
 
-    def _tokens(self) -> Iterator[int]:
+    def _tokens(self) -> Generator[int, None, None]:
         """The reply's ids, those put in by the budget included, until the reply is over."""
         stream, engine, constraint = self.stream, self._engine, self._constraint
         ids = list(self._prompt)
         room = engine.context_size - len(ids)
         limit = min(self._request.max_tokens or room, room)
-        budget = self._request.max_reasoning_tokens
-        budget = math.inf if budget is None else budget
+        budget = math.inf if self._request.max_reasoning_tokens is None else self._request.max_reasoning_tokens
         if budget <= 0:
-            yield from self._put(self._opening.at_start, ids, limit)
+            yield from self._put(self._opening.at_start if constraint is None else constraint.answer(), ids, limit)
             budget = math.inf
         engine.seed(self._seed)
         processors = self._active()
@@ -137,23 +134,19 @@ class Generation:
                     reused = given - (engine.evaluated() - before)
                     self.cached_tokens = max(0, min(reused, len(self._prompt)))
                     first = False
-                if constraint is not None and not constraint.accept(token):
-                    # A marker that may not stand here was drawn from the free text: draw again, with the mask.
-                    # The engine has the logits of this place still, so nothing is evaluated.
-                    sampled.close()
-                    sampled = engine.generate(ids, self._sampling, processors)
-                    token = next(sampled)
-                    constraint.settle(token)
+                if constraint is not None:
+                    if constraint.failed:
+                        break
+                    constraint.accept(token)
                 self.completion_tokens += 1
                 ids.append(token)
                 yield token
                 if self._over(token):
                     return
-                if constraint is not None:
-                    constraint.follow(stream)
-                if stream.reasoning_tokens >= budget and stream.field == "reasoning" and stream.in_body:
+                if budget < math.inf and stream.field == "reasoning" and stream.reasoning_tokens >= budget:
                     budget = math.inf
-                    yield from self._put(self._opening.after_reasoning, ids, limit)
+                    put = self._opening.after_reasoning if constraint is None else constraint.answer()
+                    yield from self._put(put, ids, limit)
                     sampled.close()
                     sampled = engine.generate(ids, self._sampling, processors)
             self.cut = True
@@ -170,10 +163,8 @@ class Generation:
             self.completion_tokens += 1
             ids.append(token)
             if self._constraint is not None:
-                self._constraint.put(token)
+                self._constraint.accept(token)
             yield token
-            if self._constraint is not None:
-                self._constraint.follow(self.stream)
 
     def _over(self, token: int) -> bool:
         stream, markers, parallel = self.stream, self._markers, self._request.parallel
@@ -193,17 +184,7 @@ class Generation:
         recorder, bias, constraint, own = self._recorder, self._bias, self._constraint, self._processors
         if recorder is None and bias is None and constraint is None and not own:
             return None
-        always: list[Processor] = [p for p in (recorder, bias) if p is not None]
-        processors = Processors()
-
-        def active() -> Iterator[Processor]:
-            yield from always
-            if constraint is not None and constraint.masks:
-                yield constraint
-            yield from own
-
-        processors.active = active
-        return processors
+        return Processors([p for p in (recorder, bias, constraint, *own) if p is not None])
 
 
 class StopStrings:
@@ -287,5 +268,8 @@ class Bias:
         return scores
 
 
-def _with_content(delta: Delta, content: str) -> Delta:
-    return Delta(reasoning_content=delta.reasoning_content, content=content or None, tool_calls=delta.tool_calls)
+def _show(delta: Delta, content: str) -> None:
+    if content:
+        delta.content = content
+    elif delta.content is not None:
+        del delta.content

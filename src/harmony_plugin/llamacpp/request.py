@@ -23,10 +23,15 @@ MOST_TOP_LOGPROBS = 20
 
 @dataclass(frozen=True)
 class Tool:
-    """A function on offer. `schema` is what its arguments are held to; None where they are free."""
+    """A function on offer.
+
+    :ivar parameters: the JSON schema of its arguments.
+    :ivar strict: whether arguments are always held to it.
+    """
 
     name: str
-    schema: Mapping[str, Any] | None = None
+    parameters: Mapping[str, Any]
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     model: str | None
-    headers: Literal["auto", "constrain", "free"]
+    headers: Literal["constrain", "free"]
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], defaults: Defaults) -> ChatRequest:
@@ -81,21 +86,18 @@ class ChatRequest:
         described = _tools(tools)
         names = [tool_name(tool, f"tools[{i}]") for i, tool in enumerate(described)]
         mode, callables, described = _tool_choice(choice, described, names)
-        offered = tuple(
-            Tool(tool_name(tool, f"tools[{i}]"), _strict_schema(tool, f"tools[{i}]"))
-            for i, tool in enumerate(described)
-        )
+        offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(described))
         response_format = given.mapping("response_format")
         options = given.mapping("stream_options") or {}
         effort = given.text("reasoning_effort") or defaults.reasoning_effort
         if effort is not None and effort not in REASONING_EFFORTS:
             known = ", ".join(REASONING_EFFORTS)
-            raise RequestError(f"reasoning_effort {effort!r} is not one of {known}", "reasoning_effort", "invalid_value")
-        headers = given.text("headers") or defaults.headers
-        if headers not in ("auto", "constrain", "free"):
             raise RequestError(
-                f"headers {headers!r} is not one of auto, constrain, free", "headers", "invalid_value"
+                f"reasoning_effort {effort!r} is not one of {known}", "reasoning_effort", "invalid_value"
             )
+        headers = given.text("headers") or defaults.headers
+        if headers not in ("constrain", "free"):
+            raise RequestError(f"headers {headers!r} is not one of constrain, free", "headers", "invalid_value")
         top_logprobs = given.integer("top_logprobs", 0, MOST_TOP_LOGPROBS)
         logprobs = given.flag("logprobs") or False
         if top_logprobs and not logprobs:
@@ -124,7 +126,7 @@ class ChatRequest:
             stream=given.flag("stream") or False,
             include_usage=Fields(options, "stream_options.").flag("include_usage") or False,
             model=given.text("model"),
-            headers=headers,
+            headers="constrain" if headers == "constrain" else "free",
         )
 
 
@@ -180,7 +182,9 @@ class Fields:
 
     def _within(self, name: str, value: float, least: float | None, most: float | None) -> float:
         if (least is not None and value < least) or (most is not None and value > most):
-            bounds = f"at least {least}" if most is None else f"at most {most}" if least is None else f"{least} to {most}"
+            bounds = (
+                f"at least {least}" if most is None else f"at most {most}" if least is None else f"{least} to {most}"
+            )
             raise RequestError(
                 f"{self._prefix}{name} is {value}; it may be {bounds}", f"{self._prefix}{name}", "invalid_value"
             )
@@ -209,7 +213,9 @@ def _tool_choice(
         return choice, everything if choice != "none" else (), tools
     if not isinstance(choice, Mapping):
         raise RequestError(
-            f"{where} {choice!r} is not one of none, auto, required, or an object naming a function", where, "invalid_value"
+            f"{where} {choice!r} is not one of none, auto, required, or an object naming a function",
+            where,
+            "invalid_value",
         )
     if choice.get("type") == "allowed_tools":
         allowed = choice.get("allowed_tools", choice)
@@ -226,16 +232,20 @@ def _tool_choice(
     return "required", (name,), tools
 
 
-def _strict_schema(tool: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
+def _tool(tool: Mapping[str, Any], where: str) -> Tool:
+    name = tool_name(tool, where)
     function = tool.get("function", tool)
-    if not function.get("strict"):
-        return None
-    parameters = function.get("parameters")
+    strict, parameters = function.get("strict"), function.get("parameters")
+    if strict is not None and not isinstance(strict, bool):
+        raise RequestError(f"{where}.function.strict is not true or false", f"{where}.function.strict", "invalid_type")
     if parameters is None:
         parameters = {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(parameters, Mapping):
-        raise RequestError(f"{where}.function.parameters is not an object", f"{where}.function.parameters", "invalid_type")
-    return _bounded(parameters, f"{where}.function.parameters")
+        at = f"{where}.function.parameters"
+        raise RequestError(f"{at} is not an object", at, "invalid_type")
+    if strict:
+        _bounded(parameters, f"{where}.function.parameters")
+    return Tool(name, parameters, bool(strict))
 
 
 def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

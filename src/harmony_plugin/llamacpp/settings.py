@@ -27,8 +27,8 @@ class Defaults:
     :ivar max_tokens: most tokens of a reply, reasoning included; None: as many as the context holds.
     :ivar max_reasoning_tokens: most tokens of reasoning; then the answer is opened for the model. None: no bound.
     :ivar reasoning_effort: a key of `REASONING_EFFORTS`; None: the prompt options' value.
-    :ivar headers: `constrain`: only well-formed Harmony headers can be sampled; `free`: whatever the model writes;
-        `auto`: constrained where llguidance is installed.
+    :ivar headers: `constrain`: only well-formed Harmony headers, of messages that the request allows, can be sampled;
+        `free`: whatever the model writes (a request that needs constraints has them all the same).
     """
 
     temperature: float = 1.0
@@ -46,4 +46,4 @@ class Defaults:
     max_tokens: int | None = None
     max_reasoning_tokens: int | None = None
     reasoning_effort: str | None = None
-    headers: Literal["auto", "constrain", "free"] = "auto"
+    headers: Literal["constrain", "free"] = "constrain"
