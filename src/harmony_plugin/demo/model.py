@@ -1,8 +1,9 @@
 """Builds the demo's model: a tiny random GGUF that carries the complete o200k_harmony vocabulary.
 
-Every token id and every piece of text is the one that gpt-oss has, so prompts, markers, detokenising and grammars behave
-as with the real model; only the weights are noise. One layer of width 64 makes a file of about 34 MB that loads in half a
-second and decodes in about 2 ms a token on two CPU cores. What it *says* is decided by `harmony_plugin.demo.script`.
+Every token id and every piece of text is the one that gpt-oss has, so prompts, markers, detokenising and grammars
+behave as with the real model; only the weights are noise. One layer of width 64 makes a file of about 34 MB that
+loads in half a second and decodes in about 2 ms a token on two CPU cores. What it *says* is decided by
+`harmony_plugin.demo.script`.
 
 The vocabulary comes from the Harmony library (it decodes single ids), and the byte-pair merges are recovered from the
 order of the ids, so nothing is downloaded. This module knows nothing of servers or scripts.
@@ -152,7 +153,7 @@ def _vocabulary() -> list[bytes]:
 
 
 def _merges(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """The merges of a byte-pair vocabulary in order: each token split as encoding by the ids below its own splits it."""
+    """The merges of a byte-pair vocabulary in order: each token split as the ids below its own split it."""
     ranks = {piece: rank for rank, piece in enumerate(pieces[:FIRST_SPECIAL])}
     for rank, piece in enumerate(pieces[:FIRST_SPECIAL]):
         if len(piece) < 2:

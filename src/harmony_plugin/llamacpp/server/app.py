@@ -1,0 +1,409 @@
+"""The routes: HTTP in, one turn at the engine, HTTP out.
+
+Each API has its translation in a module of its own (`chat`, `responses`, `messages`); here are only reading bodies,
+the API key, streams of server-sent events, and noticing that a client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from pydantic_core import from_json
+from sse_starlette.sse import EventSourceResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ...errors import RequestError
+from .. import HarmonyChatHandler, ProcessorFactory
+from . import chat, errors, messages, responses, stock
+from .engine import Engine, Generation
+from .metrics import Metrics
+from .settings import ModelSettings, ServerSettings
+
+__all__ = ["create_app", "create_engine"]
+
+Json: TypeAlias = "dict[str, Any]"
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its reply was complete."""
+
+
+def create_engine(
+    models: Sequence[ModelSettings], max_queue: int, logits_processors: ProcessorFactory | None = None
+) -> Engine:
+    """An engine whose models with chat format `harmony` are served by the chat handler with the settings' defaults.
+
+    :param logits_processors: see `HarmonyChatHandler`.
+    """
+
+    def prepare(llama: Any, settings: Any) -> None:
+        if settings.chat_format == "harmony":
+            handler = HarmonyChatHandler(defaults=settings.defaults(), logits_processors=logits_processors)
+            handler.prepare(llama)
+            llama.chat_handler = handler
+
+    return Engine(models, max_queue, prepare)
+
+
+def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
+    """The server's ASGI application.
+
+    :param engine: its models; `load()` it before the first request.
+    """
+    server = _Server(engine, settings)
+    app = FastAPI(
+        title="harmony-plugin", root_path=settings.root_path, description="llama-cpp-python's server for gpt-oss"
+    )
+    errors.install(app)
+    app.add_middleware(
+        CORSMiddleware, allow_origins=["*"], allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
+    )
+    app.add_middleware(_Observed, metrics=server.metrics)
+    app.include_router(server.router())
+
+    def admit() -> None:
+        engine.line.check(engine.aliases[0])
+
+    stock.include_routes(app, settings, authenticate=server.authenticate, turn=engine.turn, admit=admit)
+    return app
+
+
+class _Server:
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.store = responses.Store(settings.stored_responses)
+        self.metrics = Metrics(lambda: len(engine.line), lambda: int(engine.running is not None))
+        self._key = settings.api_key.encode() if settings.api_key is not None else None
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+        guarded = APIRouter(dependencies=[Depends(self.authenticate)])
+        router.add_api_route("/health", self.health, methods=["GET"], tags=["Operations"])
+        router.add_api_route("/readyz", self.readyz, methods=["GET"], tags=["Operations"])
+        for method, path, endpoint, tag in (
+            ("GET", "/metrics", self.show_metrics, "Operations"),
+            ("GET", "/v1/models", self.list_models, "OpenAI V1"),
+            ("GET", "/v1/models/{model:path}", self.show_model, "OpenAI V1"),
+            ("POST", "/v1/chat/completions", self.create_chat, "OpenAI V1"),
+            ("POST", "/v1/responses", self.create_response, "OpenAI V1"),
+            ("GET", "/v1/responses/{identifier}", self.show_response, "OpenAI V1"),
+            ("DELETE", "/v1/responses/{identifier}", self.delete_response, "OpenAI V1"),
+            ("POST", "/v1/messages", self.create_message, "Anthropic"),
+            ("POST", "/v1/messages/count_tokens", self.count_tokens, "Anthropic"),
+        ):
+            guarded.add_api_route(path, endpoint, methods=[method], tags=[tag], response_model=None)
+        router.include_router(guarded)
+        return router
+
+    async def authenticate(self, request: Request) -> None:
+        """The key as OpenAI's clients send it, or as Anthropic's do, compared in constant time."""
+        if self._key is None:
+            return
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        if not hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._key):
+            raise errors.Unauthorized
+
+    # Operations
+
+    async def health(self) -> Json:
+        return {"status": "ok"}
+
+    async def readyz(self) -> JSONResponse:
+        ready = self.engine.ready
+        return JSONResponse({"status": "ready" if ready else "no model loaded"}, 200 if ready else 503)
+
+    async def show_metrics(self) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    # Models
+
+    def _model(self, alias: str) -> Json:
+        return {"id": alias, "object": "model", "created": 0, "owned_by": "me", "permissions": []}
+
+    async def list_models(self) -> Json:
+        return {"object": "list", "data": [self._model(alias) for alias in self.engine.aliases]}
+
+    async def show_model(self, model: str) -> Json:
+        if model not in self.engine.aliases:
+            raise RequestError(f"The model '{model}' does not exist", "model", "model_not_found", 404)
+        return self._model(model)
+
+    # The three APIs
+
+    async def create_chat(self, request: Request) -> Response:
+        given = chat.check(await self._body(request))
+        wants_usage = _asks_for_usage(given)
+        if given.get("stream") and isinstance(given.setdefault("stream_options", {}), dict):
+            given["stream_options"] = {**given["stream_options"], "include_usage": True}  # for the metrics
+        turn = await self._begin(request, given)
+        if not given.get("stream"):
+            completion = await self._whole(turn)
+            return JSONResponse(completion)
+        return _Events(turn, self._chat_events(turn, wants_usage), self.settings)
+
+    async def _chat_events(self, turn: _Turn, wants_usage: bool) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._chunks(turn):
+                if not wants_usage:
+                    chunk.pop("usage", None)
+                    if not chunk["choices"]:
+                        continue
+                yield _event(chunk)
+            yield b"data: [DONE]\n\n"
+        except Exception as error:
+            yield _event(errors.body(errors.of(error), anthropic=False))
+
+    async def create_response(self, request: Request) -> Response:
+        asked = responses.check(await self._body(request))
+        previous = asked.previous_response_id
+        earlier = self.store.get(previous, "previous_response_id").messages if previous is not None else ()
+        body, history = responses.to_chat(asked, earlier)
+        try:
+            turn = await self._begin(request, _with_usage(chat.check(body)))
+        except RequestError as error:
+            raise responses.rename(error) from error
+        translation = responses.Translation(asked, turn.model)
+        if asked.stream:
+            return _Events(turn, self._response_events(turn, translation, asked, history), self.settings)
+        for _ in (*translation.feed(responses.chunk_of(await self._whole(turn))), *translation.finish()):
+            pass
+        self._remember(translation, asked, history)
+        return JSONResponse(translation.response)
+
+    async def _response_events(
+        self,
+        turn: _Turn,
+        translation: responses.Translation,
+        asked: responses.ResponsesRequest,
+        history: list[Json],
+    ) -> AsyncIterator[bytes]:
+        try:
+            for event in translation.start():
+                yield _event(event, event["type"])
+            async for chunk in self._chunks(turn):
+                for event in translation.feed(chunk):
+                    yield _event(event, event["type"])
+            # Before the last event: a client may go on from this response as soon as it has seen that.
+            last = list(translation.finish())
+            self._remember(translation, asked, history)
+        except Exception as error:
+            last = list(translation.fail(errors.of(error)))
+        for event in last:
+            yield _event(event, event["type"])
+
+    def _remember(
+        self, translation: responses.Translation, asked: responses.ResponsesRequest, history: list[Json]
+    ) -> None:
+        if asked.store is not False:
+            reply = translation.message()
+            self.store.put([*history, reply] if reply is not None else history, translation.response)
+
+    async def show_response(self, identifier: str) -> Response:
+        return JSONResponse(self.store.get(identifier).response)
+
+    async def delete_response(self, identifier: str) -> Json:
+        self.store.drop(identifier)
+        return {"id": identifier, "object": "response", "deleted": True}
+
+    async def create_message(self, request: Request) -> Response:
+        asked = messages.check(await self._body(request))
+        turn = await self._begin(request, _with_usage(chat.check(messages.to_chat(asked))), announce=True)
+        translation = messages.Translation(asked, turn.model)
+        if asked.stream:
+            return _Events(turn, self._message_events(turn, translation), self.settings)
+        for _ in (*translation.feed(responses.chunk_of(await self._whole(turn))), *translation.finish()):
+            pass
+        return JSONResponse(translation.message)
+
+    async def _message_events(self, turn: _Turn, translation: messages.Translation) -> AsyncIterator[bytes]:
+        try:
+            begun = False
+            async for chunk in self._chunks(turn):
+                events: Iterable[Json]
+                if not begun:
+                    begun = True
+                    events = translation.start((chunk.get("usage") or {}).get("prompt_tokens", 0))
+                else:
+                    events = translation.feed(chunk)
+                for event in events:
+                    yield _event(event, event["type"])
+            for event in translation.finish():
+                yield _event(event, event["type"])
+        except Exception as error:
+            yield _event(errors.body(errors.of(error), anthropic=True), "error")
+
+    async def count_tokens(self, request: Request) -> Json:
+        asked = messages.check(await self._body(request), counting=True)
+        body = chat.check(messages.to_chat(asked))
+        llama = self.engine.current
+        if llama is None:
+            raise RequestError("No model is loaded.", None, "model_not_loaded", 503)
+        # Needs the vocabulary, not the engine, so it waits for nobody.
+        prompt = getattr(stock.chat_handler(llama), "prompt", None)
+        if prompt is None:
+            raise RequestError("Tokens can only be counted for Harmony models.", "model", "unsupported_model")
+        return {"input_tokens": len(await run_in_threadpool(prompt, llama, **body))}
+
+    # What they share
+
+    async def _body(self, request: Request) -> Any:
+        limit = self.settings.max_body_mb << 20
+        received = bytearray()
+        async for piece in request.stream():
+            received += piece
+            if len(received) > limit:
+                raise RequestError(f"The body is larger than {self.settings.max_body_mb} MB.", None, "too_large", 413)
+        try:
+            return from_json(bytes(received), allow_inf_nan=False)
+        except ValueError as error:
+            raise RequestError(f"The body is not JSON: {error}", None, "invalid_json") from error
+
+    async def _begin(self, request: Request, given: Mapping[str, Any], *, announce: bool = False) -> _Turn:
+        """Wait for a turn and for the handler to take the request.
+
+        :raises ClientGone: when the client did not wait.
+        """
+        model = self.engine.resolve(given.get("model"))
+        call = chat.call(stock.chat_handler, given, model, announce=announce)
+        turn = _Turn(self.engine.generate(model, call), model, request.scope["route"].path)
+        try:
+            await _unless_gone(request, turn.generation.start())
+        except BaseException as error:
+            turn.generation.cancel()
+            if isinstance(error, ClientGone):
+                self.metrics.cancelled.labels(turn.endpoint).inc()
+            raise
+        return turn
+
+    async def _whole(self, turn: _Turn) -> Json:
+        async for completion in turn.generation:
+            self.metrics.tokens(turn.model, completion.get("usage"))
+            return completion
+        raise AssertionError("the chat handler gave no reply")
+
+    async def _chunks(self, turn: _Turn) -> AsyncIterator[Json]:
+        """The chunks of a stream, counted."""
+        try:
+            async for chunk in turn.generation:
+                if turn.first:
+                    turn.first = False
+                    self.metrics.first.labels(turn.endpoint).observe(time.monotonic() - turn.since)
+                if chunk.get("object") and chunk.get("usage"):
+                    self.metrics.tokens(turn.model, chunk["usage"])
+                yield chunk
+        except asyncio.CancelledError:
+            self.metrics.cancelled.labels(turn.endpoint).inc()
+            raise
+
+
+class _Turn:
+    """One request's way through the server."""
+
+    def __init__(self, generation: Generation, model: str, endpoint: str) -> None:
+        self.generation = generation
+        self.model = model
+        self.endpoint = endpoint
+        self.since = time.monotonic()
+        self.first = True
+
+
+class _Events(EventSourceResponse):
+    """Server-sent events of one turn. However the response ends, the generation ends with it."""
+
+    def __init__(self, turn: _Turn, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
+        super().__init__(
+            events,
+            sep="\n",
+            ping_message_factory=bytes if settings.disable_ping_events else None,  # type: ignore[arg-type]
+        )
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._turn.generation.cancel()
+
+
+class _Observed:
+    """ASGI middleware: a request id on every reply, and the metrics of every request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        since = time.monotonic()
+        status = 0
+        identifier = f"req_{uuid4().hex}"
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = headers["request-id"] = identifier
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed)
+        finally:
+            # The route's pattern, not the path: what clients make up must not become labels.
+            endpoint = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(endpoint, str(status)).inc()
+            self._metrics.duration.labels(endpoint).observe(time.monotonic() - since)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for `work` as long as the client does.
+
+    :raises ClientGone: when it closed the connection; `work` was cancelled.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        for task in (working, watching):
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _asks_for_usage(given: Mapping[str, Any]) -> bool:
+    options = given.get("stream_options")
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
+def _with_usage(given: Json) -> Json:
+    return {**given, "stream_options": {"include_usage": True}} if given.get("stream") else given
+
+
+def _event(value: Any, name: str | None = None) -> bytes:
+    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return (f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n").encode()

@@ -1,0 +1,69 @@
+"""`/v1/chat/completions`: the body handed to the chat handler, field by field.
+
+The handler judges the fields, and its `RequestError` names the one that is wrong; a second check here would only
+drift from it. Other APIs are translated to this one's fields, so this module knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from ...errors import RequestError
+from .engine import Call
+
+__all__ = ["call", "check"]
+
+Json: TypeAlias = "dict[str, Any]"
+
+# Keyword arguments of chat handlers that only code in this process may use.
+RESERVED = frozenset({"self", "llama", "cancelled", "grammar", "logits_processor", "logits_processors"})
+
+
+def check(body: Any) -> Json:
+    """The handler's keyword arguments for `body`, a JSON value: what the client gave, less `null`s.
+
+    :raises RequestError: if it is no object, or asks for something that makes no sense over HTTP.
+    """
+    if not isinstance(body, dict):
+        raise RequestError("The body is not a JSON object.", None, "invalid_type")
+    given = {name: value for name, value in body.items() if value is not None and name not in RESERVED}
+    if "messages" not in given:
+        raise RequestError("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")
+    for name, kind, what in (
+        ("stream", bool, "true or false"),
+        ("model", str, "a string"),
+        ("metadata", dict, "an object"),
+    ):
+        if not isinstance(given.get(name, kind()), kind):
+            raise RequestError(f"{name} is not {what}", name, "invalid_type")
+    if "stream_options" in given and not given.get("stream"):
+        raise RequestError("stream_options needs stream: true", "stream_options", "invalid_value")
+    return given
+
+
+def call(
+    handler_of: Callable[[Any], Callable[..., Any]], given: Mapping[str, Any], model: str, *, announce: bool = False
+) -> Call:
+    """What the engine does with its turn: one call of the model's chat handler.
+
+    :param given: the handler's keyword arguments.
+    :param model: the name that the reply carries.
+    :param announce: give the prompt's length in a chunk of its own, before the prompt is evaluated.
+    """
+
+    def run(llama: Any, cancelled: Callable[[], bool]) -> Json | Iterable[Json]:
+        handler = handler_of(llama)
+        fields = {**given, "llama": llama, "model": model, "cancelled": cancelled}
+        result: Json | Iterable[Json] = handler(**fields)
+        if announce and not isinstance(result, dict):
+            return itertools.chain([{"usage": {"prompt_tokens": _prompt_tokens(handler, fields)}}], result)
+        return result
+
+    return run
+
+
+def _prompt_tokens(handler: Any, fields: Mapping[str, Any]) -> int:
+    prompt = getattr(handler, "prompt", None)
+    return len(prompt(**fields)) if prompt is not None else 0

@@ -1,0 +1,287 @@
+"""The one place where models are loaded and generate: a thread of its own, and a fair line in front of it.
+
+llama.cpp contexts are not thread-safe and the stock `LlamaProxy` keeps one model in memory at a time, so one request
+runs at a time and the others wait their turn, first come first served. The event loop never waits for llama.cpp:
+chunks come from the thread through the loop. When the client goes, the running request is told to stop and the turn
+passes on as soon as the thread is really free.
+
+This module knows chat handlers (callables that give a dict or chunk dicts); it knows nothing of HTTP or of API
+shapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from . import stock
+from .errors import Busy
+
+__all__ = ["Engine", "Generation", "Line"]
+
+log = logging.getLogger("harmony_plugin.server")
+
+Chunk: TypeAlias = "dict[str, Any]"
+Call: TypeAlias = "Callable[[Any, Callable[[], bool]], Chunk | Iterable[Chunk]]"
+"""What a request does with its turn: given the loaded model and a check for cancellation, give a reply or chunks."""
+
+
+class Line:
+    """Turns at the engine, first come first served, with a bound on how many may wait for each model.
+
+    :param bound: requests that may wait for one model; `take` raises `Busy` beyond it.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._taken = False
+        self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
+        self._count: Counter[str] = Counter()
+        self._pace = 1.0  # seconds a turn takes, a moving average
+        self._since = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def check(self, model: str) -> None:
+        """:raises Busy: if one more request for `model` could not wait."""
+        if self._taken and self._count[model] >= self._bound:
+            raise Busy(min(600, max(1, math.ceil(self._pace * (len(self._waiting) + 1)))))
+
+    async def take(self, model: str) -> None:
+        """Wait for a turn. Whoever gets it must `give` it back."""
+        self.check(model)
+        if not self._taken:
+            self._taken = True
+            self._since = time.monotonic()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place = (model, turn)
+        self._waiting.append(place)
+        self._count[model] += 1
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give()  # the turn came in the same moment: pass it on
+            else:
+                self._waiting.remove(place)
+                self._count[model] -= 1
+            raise
+
+    def give(self) -> None:
+        """End the turn; the next in line has it now."""
+        now = time.monotonic()
+        self._pace += 0.2 * (now - self._since - self._pace)
+        self._since = now
+        while self._waiting:
+            model, turn = self._waiting.popleft()
+            self._count[model] -= 1
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken = False
+
+
+class Generation:
+    """One request's turn: an asynchronous iterator of its chunks. Leaving the `async with` block, at the end or because
+    the client has gone, stops the generation."""
+
+    def __init__(self, engine: Engine, model: str, call: Call) -> None:
+        self._engine = engine
+        self._model = model
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        # Unbounded, but no longer than one reply: a client that reads slowly must not hold up the others.
+        self._chunks: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+        self._cancelled = False
+        self._started = False
+        self._held: list[Chunk] = []
+
+    @property
+    def cancelled(self) -> bool:
+        """True once nobody wants the rest. Read by the engine's thread, too."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Stop generating. May be called at any time, more than once."""
+        self._cancelled = True
+
+    async def start(self) -> None:
+        """Wait for the turn, then until the chat handler has taken the request (or, for a whole reply, answered it), so
+        that whatever is wrong with the request is raised here, before anything was sent. A stream's prompt is evaluated
+        after that: the client has its headers, and the pings that keep it waiting.
+
+        :raises RequestError: for what the client did wrong; `Busy` when the line is full.
+        """
+        await self._engine.line.take(self._model)
+        self._started = True
+        self._loop.run_in_executor(self._engine.thread, self._work)
+        first = await self._next()
+        if first:
+            self._held.append(first)
+
+    async def __aenter__(self) -> Generation:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if not self._started:
+            await self.start()
+        if self._held:
+            return self._held.pop()
+        chunk = await self._next()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    async def _next(self) -> Chunk | None:
+        item = await self._chunks.get()
+        if item is None or isinstance(item, BaseException):
+            self._chunks.put_nowait(None)  # asking again after the end is no error
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def _work(self) -> None:
+        """Runs in the engine's thread."""
+        put = self._chunks.put_nowait
+        last: BaseException | None = None
+        try:
+            if not self._cancelled:
+                for chunk in self._run():
+                    if self._cancelled:
+                        break
+                    self._loop.call_soon_threadsafe(put, chunk)
+        except BaseException as error:
+            # A decode that was aborted because the client has gone surfaces as an error that nobody waits for.
+            last = error
+            if self._cancelled:
+                log.debug("generation stopped: %s", error)
+        finally:
+            self._engine.running = None
+            try:
+                self._loop.call_soon_threadsafe(self._ended, last)
+            except RuntimeError:  # the loop is closed: the server is going down
+                log.debug("loop closed before a generation ended")
+
+    def _ended(self, error: BaseException | None) -> None:
+        self._chunks.put_nowait(error)
+        self._engine.line.give()
+
+    def _run(self) -> Iterator[Chunk]:
+        llama = self._engine.model(self._model)
+        self._engine.running = self
+        result = self._call(llama, lambda: self._cancelled)
+        if isinstance(result, dict):
+            yield result
+            return
+        yield {}  # the request was taken: see start()
+        chunks = iter(result)
+        try:
+            yield from chunks
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+
+class Engine:
+    """The models of a server and the thread they run in.
+
+    :param models: settings; the first is loaded at `load` and answers requests that name no known model, as in the
+        stock server. Another one is loaded, in its place, when a request asks for it.
+    :param max_queue: see `Line`.
+    :param prepare: called with each model right after it was loaded; raises if the model cannot be served.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[stock.ModelSettings],
+        max_queue: int,
+        prepare: Callable[[Any, stock.ModelSettings], None] | None = None,
+    ) -> None:
+        self.line = Line(max_queue)
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self.running: Generation | None = None
+        self.aliases = stock.aliases(models)
+        self._settings = dict(zip(self.aliases, models, strict=True))
+        self._prepare = prepare
+        self._proxy: stock.LlamaProxy | None = None
+        self._prepared: Any = None
+
+    @property
+    def ready(self) -> bool:
+        """True when a model is in memory."""
+        return self._proxy is not None
+
+    def resolve(self, model: str | None) -> str:
+        """The alias that answers requests for `model`."""
+        return model if model in self._settings else self.aliases[0]
+
+    def settings(self, alias: str) -> stock.ModelSettings:
+        """The settings of a model."""
+        return self._settings[alias]
+
+    def load(self) -> None:
+        """Load the first model; blocks.
+
+        :raises Exception: whatever llama-cpp-python says of a file it cannot load.
+        """
+        self._proxy = stock.LlamaProxy(list(self._settings.values()))
+        self.model(self.aliases[0])
+
+    def model(self, alias: str) -> Any:
+        """The loaded model, after unloading another one if need be; only for whoever has the turn."""
+        assert self._proxy is not None, "load() first"
+        llama = self._proxy(alias)
+        if llama is not self._prepared:
+            self._prepared = None
+            stock.set_abort_check(llama, lambda: self.running is not None and self.running.cancelled)
+            if self._prepare is not None:
+                self._prepare(llama, self._settings[alias])
+            self._prepared = llama
+        return llama
+
+    @property
+    def current(self) -> Any:
+        """The model in memory, for what needs no turn (counting tokens)."""
+        return self._prepared
+
+    def generate(self, model: str, call: Call) -> Generation:
+        """A turn for `call` on `model` (an alias)."""
+        return Generation(self, model, call)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[stock.LlamaProxy]:
+        """The models, alone, for routes that are not ours."""
+        await self.line.take(self.aliases[0])
+        try:
+            assert self._proxy is not None
+            yield self._proxy
+        finally:
+            self.line.give()
+
+    def close(self) -> None:
+        """Stop what runs and let go of the models."""
+        if self.running is not None:
+            self.running.cancel()
+        self.thread.shutdown(wait=True, cancel_futures=True)
+        if self._proxy is not None:
+            self._proxy.free()
+            self._proxy = None

@@ -1,0 +1,117 @@
+"""What clients are told when a request fails: OpenAI's error shape, or Anthropic's under `/v1/messages`.
+
+This module knows HTTP statuses and shapes; it knows nothing of why a request failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...errors import RequestError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["Busy", "Unauthorized", "body", "from_validation", "install", "of", "response"]
+
+log = logging.getLogger("harmony_plugin.server")
+
+# OpenAI's and Anthropic's names for what a status means.
+OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class Busy(RequestError):
+    """The line in front of the model is full. `retry_after`: seconds, a guess from the pace so far."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("The server is busy: too many requests are waiting.", None, "queue_full", 429)
+        self.retry_after = retry_after
+
+
+class Unauthorized(RequestError):
+    """No key, or a wrong one."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid API key", None, "invalid_api_key", 401)
+
+
+def of(error: BaseException) -> RequestError:
+    """`error` as what the client is told. Anything unforeseen is a 500 that gives no details away; the log has them."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, HTTPException):
+        return RequestError(str(error.detail), None, None, error.status_code)
+    log.error("unexpected error", exc_info=error)
+    return RequestError("The server had an error while processing the request.", None, "internal_error", 500)
+
+
+def from_validation(error: ValidationError, status: int = 400) -> RequestError:
+    """The first of pydantic's findings, with the field's path in `param`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # Parts that pydantic adds for unions and tags name no field of the request: they hold brackets or start upper case.
+    parts = [p for p in first["loc"] if isinstance(p, int) or (p.isidentifier() and not p[0].isupper())]
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".") or None
+    if first["type"] == "missing":
+        return RequestError(f"Missing required parameter: '{param}'.", param, "missing_required_parameter", status)
+    message = first["msg"].removeprefix("Value error, ")
+    code = "invalid_type" if first["type"].endswith("_type") else "invalid_value"
+    return RequestError(f"Invalid '{param}': {message}." if param else message, param, code, status)
+
+
+def body(error: RequestError, *, anthropic: bool) -> dict[str, Any]:
+    """The JSON object that reports `error`."""
+    if anthropic:
+        kind = ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
+    kind = OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+
+
+def response(request: Request, error: BaseException) -> Response:
+    """The reply that reports `error` to the client of `request`."""
+    told = of(error)
+    headers = {}
+    if isinstance(told, Busy):
+        headers["Retry-After"] = str(told.retry_after)
+    if isinstance(told, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, HTTPException) and error.headers:
+        headers.update(error.headers)
+    anthropic = request.url.path.startswith(request.scope.get("root_path", "") + "/v1/messages")
+    return JSONResponse(body(told, anthropic=anthropic), told.status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Every error that leaves a route of `app`, foreseen or not, has one of the two shapes."""
+    from fastapi.exceptions import RequestValidationError
+
+    async def reply(request: Request, error: Exception) -> Response:
+        if isinstance(error, RequestValidationError):  # the stock routes' bodies
+            items = error.errors()
+            where = [str(part) for part in items[0]["loc"] if part != "body"]
+            param = ".".join(where) or None
+            error = RequestError(f"Invalid '{param}': {items[0]['msg']}.", param, "invalid_value", 422)
+        return response(request, error)
+
+    for kind in (RequestError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, reply)
+
+
+def as_event(error: BaseException, *, anthropic: bool) -> str:
+    """The data of a server-sent event that reports `error` once a stream has begun."""
+    return json.dumps(body(of(error), anthropic=anthropic))

@@ -1,0 +1,204 @@
+"""The server's settings, and the one place where flags, environment and config file are read.
+
+They are `llama_cpp.server`'s own, name for name, with other defaults where gpt-oss needs them and a few more fields.
+This module knows nothing of requests or models in memory.
+"""
+
+# The stock server's flags are made from these annotations; it knows Optional[...] but not `... | None`.
+# ruff: noqa: UP045
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+from pydantic import Field, ValidationError
+
+from ..settings import Defaults
+from . import stock
+
+__all__ = ["ModelSettings", "ServerSettings", "Settings", "SettingsError", "read_settings"]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used. The message is for the person who wrote them."""
+
+
+class ModelSettings(stock.ModelSettings):
+    """How one model is loaded and, with chat format `harmony`, served."""
+
+    chat_format: Optional[str] = Field(default="harmony", description="Chat format to use.")
+    n_ctx: int = Field(
+        default=16384,
+        ge=0,
+        description="The context size; 0: the model's own. (The stock server's 2048 holds no agent's prompt.)",
+    )
+    # The stock default keeps logits of every position: n_ctx x 201088 floats, 13 GB at 16384.
+    logits_all: bool = Field(
+        default=False, description="Whether to return logits of the prompt (echo with logprobs in /v1/completions)."
+    )
+    verbose: bool = Field(default=False, description="Whether to print debug information.")
+
+    headers: Literal["auto", "constrain", "free"] = Field(
+        default="auto",
+        description="Whether only well-formed Harmony headers can be sampled; auto: if llguidance is there.",
+    )
+    reasoning_effort: Literal["low", "medium", "high"] = Field(
+        default="medium", description="Reasoning effort of requests that name none."
+    )
+    max_reasoning_tokens: Optional[int] = Field(
+        default=None, ge=0, description="Reasoning tokens after which the answer is opened; none: no limit."
+    )
+    max_tokens: Optional[int] = Field(
+        default=None,
+        ge=1,
+        description="Tokens of a reply, for requests that give no limit; none: what the context holds.",
+    )
+    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Temperature of requests that give none.")
+    top_p: float = Field(default=1.0, ge=0.0, le=1.0, description="top_p of requests that give none.")
+    top_k: int = Field(default=0, ge=0, description="top_k of requests that give none; 0: off.")
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0, description="min_p of requests that give none.")
+    repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
+
+    def defaults(self) -> Defaults:
+        """What the chat handler gives to requests that do not say."""
+        return Defaults(**{name: getattr(self, name) for name in HANDLER_DEFAULTS})
+
+
+HANDLER_DEFAULTS = (
+    "headers",
+    "reasoning_effort",
+    "max_reasoning_tokens",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+)
+
+
+class ServerSettings(stock.ServerSettings):
+    """Where and how the server listens."""
+
+    max_queue: int = Field(
+        default=64,
+        ge=0,
+        description="Requests that may wait for a model; one more is answered with 429 and Retry-After.",
+    )
+    stored_responses: int = Field(
+        default=256, ge=0, description="Replies of /v1/responses kept in memory for previous_response_id; 0: none."
+    )
+    max_body_mb: int = Field(default=32, ge=1, description="Size of a request body, in MB, past which it is refused.")
+
+
+class Settings(ServerSettings, ModelSettings):
+    """One server with one model: what the flags and the environment can say."""
+
+
+class ConfigFile(ServerSettings):
+    """A config file: the server's settings and a list of models."""
+
+    models: list[ModelSettings] = Field(default=[], description="Model configs")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `read_settings` found."""
+
+    server: ServerSettings
+    models: list[ModelSettings]
+    host: str
+    port: int
+    arguments: argparse.Namespace
+
+
+def read_settings(argv: Sequence[str] | None = None, *, parser: argparse.ArgumentParser | None = None) -> Chosen:
+    """Settings from flags, environment and config file, as `python -m llama_cpp.server` reads them: `CONFIG_FILE` or
+    `--config_file` replaces the flags; `HOST` and `PORT` come before both.
+
+    :param parser: a parser with more flags, whose values are in `arguments`.
+    :raises SettingsError: for a wrong value, an unknown key or a missing file.
+    """
+    parser = parser or argparse.ArgumentParser(
+        prog="python -m harmony_plugin.llamacpp",
+        description="llama-cpp-python's server for gpt-oss: Harmony in, OpenAI and Anthropic APIs out.",
+    )
+    stock.add_arguments(parser, Settings)
+    parser.add_argument("--config_file", type=str, help="Path to a config file to load (JSON or YAML).")
+    arguments = parser.parse_args(argv)
+
+    config_file = os.environ.get("CONFIG_FILE", arguments.config_file)
+    try:
+        if config_file:
+            config = ConfigFile.model_validate(_read_config(config_file))
+            server, models = ServerSettings.model_validate(config.model_dump(exclude={"models"})), config.models
+            if not models:
+                raise SettingsError(f"{config_file}: `models` is empty: list at least one model")
+        else:
+            server = stock.from_arguments(ServerSettings, arguments)
+            models = [stock.from_arguments(ModelSettings, arguments)]
+    except ValidationError as error:
+        raise SettingsError(_explain(error, config_file)) from error
+    for model in models:
+        if model.hf_model_repo_id is None and not Path(model.model).is_file():
+            raise SettingsError(f"model file not found: {model.model}")
+    names = stock.aliases(models)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SettingsError(f"two models are called {twice!r}: give each its own `model_alias`")
+    port = os.environ.get("PORT", str(server.port))
+    if not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"PORT: not a port: {port!r}")
+    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        raise SettingsError(f"config file {path}: {error.strerror}") from error
+    try:
+        if path.endswith((".yaml", ".yml")):
+            import yaml
+
+            try:
+                config = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise SettingsError(f"config file {path}: {' '.join(str(error).split())}") from error
+        else:
+            config = json.loads(text)
+    except ValueError as error:
+        raise error if isinstance(error, SettingsError) else SettingsError(f"config file {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise SettingsError(f"config file {path}: not a mapping of settings")
+    return config
+
+
+def _explain(error: ValidationError, config_file: str | None) -> str:
+    """All of pydantic's findings in one line, in the words of flags and config files."""
+    found = []
+    for item in error.errors(include_url=False):
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).lstrip(".")
+        if item["type"] == "missing" and item["loc"][-1:] == ("model",):
+            where = f"{path.removesuffix('.model')}: " if config_file else ""
+            found.append(f"{where}no model given (--model FILE.gguf, MODEL, or `model` in a config file)")
+        elif item["type"] == "extra_forbidden":
+            known: type[Any] = ModelSettings if item["loc"][0] == "models" else ConfigFile
+            close = difflib.get_close_matches(str(item["loc"][-1]), known.model_fields, n=1)
+            found.append(f"{path}: unknown setting" + (f" (did you mean {close[0]!r}?)" if close else ""))
+        else:
+            found.append(f"{path}: {item['msg']}")
+    return (f"config file {config_file}: " if config_file else "") + "; ".join(found)
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    print(f"harmony-plugin: {message}", file=sys.stderr)
