@@ -81,19 +81,22 @@ class IdLexer:
             self.offset = base + len(ids)
             return tokens
         begin = 0
+        text = parts[0]
         if len(parts) > 1:
             find = ids.index if isinstance(ids, (list, tuple)) else list(ids).index
-            for number, part in enumerate(parts[1:]):
-                marker, spelled, name = self._vocabulary.markers[ord(part[0])]
+            markers = self._vocabulary.markers
+            for part in parts[1:]:
+                marker, spelled, name = markers[ord(part[0])]
                 place = find(marker, begin)
                 if place > begin:
-                    self._run(parts[number][1:] if number else parts[0], ids, begin, place, base, tokens)
+                    self._run(text, ids, begin, place, base, tokens)
                 if self._held:
                     self._flush(tokens)
                 tokens.append((_KIND[name], spelled, base + place, 1))
                 begin = place + 1
+                text = part[1:]
         if begin < len(ids):
-            self._run(parts[-1][1:] if begin else parts[0], ids, begin, len(ids), base, tokens)
+            self._run(text, ids, begin, len(ids), base, tokens)
         self.offset = base + len(ids)
         return tokens
 
@@ -105,7 +108,7 @@ class IdLexer:
 
     def _run(self, text: str, ids: Sequence[int], begin: int, end: int, base: int, tokens: list[Token]) -> None:
         """Text ids: ``ids[begin:end]``, no marker among them; ``text`` is their pieces joined."""
-        if self._held or not _is_whole(text):
+        if self._held or not (text.isascii() or _is_whole(text)):
             data = self._held + text.encode("utf-8", "surrogateescape")
             try:
                 text, done = codecs.utf_8_decode(data, "strict", False)
@@ -163,8 +166,6 @@ class IdLexer:
 
 def _is_whole(text: str) -> bool:
     """Whether joined pieces hold no loose bytes."""
-    if text.isascii():
-        return True
     try:
         text.encode()
     except UnicodeEncodeError:

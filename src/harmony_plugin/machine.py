@@ -83,7 +83,7 @@ class Machine:
             self._prompted = True
         else:
             role = self._words().strip()
-            if len(self._sections) == 1 and role in ("assistant", ""):
+            if not self._sections and role in ("assistant", ""):
                 # The role is whole: the model's own words do not continue it.
                 self._begin_header(0, explicit=self._explicit, role=role or None)
             self._rebase(0)
@@ -109,7 +109,9 @@ class Machine:
 
     def _begin_header(self, offset: int, *, explicit: bool, role: str | None = None) -> None:
         self.state = HEADER
-        self._sections: list[list[Any]] = [[START, ""]]
+        # The clauses that are whole, and the one being read.
+        self._sections: Sections = ()
+        self._kind, self._text = START, ""
         self._role = role
         self._explicit = explicit
         self._implied = not explicit
@@ -126,23 +128,24 @@ class Machine:
         room = LIMIT - self._length
         if len(text) > room:
             # A header has at most 512 characters. The rest is body or loose text, wherever the chunk was cut.
-            self._sections[-1][1] += text[: room + 1]
+            self._text += text[: room + 1]
             self._ids += ids
             self._too_long(offset)
             if text[room + 1 :]:
                 _TABLE[self.state][TEXT](self, text[room + 1 :], offset, 0)
             return
-        self._sections[-1][1] += text
+        self._text += text
         self._length += len(text)
         self._ids += ids
 
     def _clause(self, kind: int, offset: int) -> None:
-        if self._sections[-1][0] == kind and not self._sections[-1][1].strip():
+        if self._kind == kind and not self._text.strip():
             return  # an empty clause: the next one counts
-        if len(self._sections) > LIMIT:
+        if len(self._sections) >= LIMIT:
             self._issue("stray_marker", offset)
             return
-        self._sections.append([kind, ""])
+        self._sections = self._frozen()
+        self._kind, self._text = kind, ""
 
     def _channel_clause(self, text: str, offset: int, ids: int) -> None:
         self._clause(CHANNEL, offset)
@@ -154,11 +157,13 @@ class Machine:
         return read_header(self._frozen(), self._role, self._custom, self._declared)
 
     def _frozen(self) -> Sections:
-        return tuple((kind, text) for kind, text in self._sections)
+        return (*self._sections, (self._kind, self._text))
 
     def _words(self) -> str:
         """The header's text, without what the prompt held of it."""
-        return "".join(text for _, text in self._sections)[self._seeded :]
+        if not self._sections:
+            return self._text[self._seeded :] if self._seeded else self._text
+        return "".join([text for _, text in self._frozen()])[self._seeded :]
 
     def _open_message(self, text: str, offset: int, ids: int) -> None:
         header = self._read()
@@ -177,12 +182,12 @@ class Machine:
 
     def _restart(self, text: str, offset: int, ids: int) -> None:
         # <|start|> inside a header: the header is abandoned, a new one begins.
-        if self._length or len(self._sections) > 1 or not (self._implied or self._prompted):
+        if self._length or self._sections or not (self._implied or self._prompted):
             self._unopened(START, offset)
         self._begin_header(offset, explicit=True)
 
     def _end_in_header(self, kind: int, text: str, offset: int, ids: int) -> None:
-        if not self._words().strip() and len(self._sections) == 1 and (self._implied or self._prompted):
+        if not self._sections and not self._words().strip() and (self._implied or self._prompted):
             # An end marker where no message is open.
             if self._words():
                 self._issue("loose_text", self._offset, self._words())
@@ -236,7 +241,7 @@ class Machine:
     def _too_long(self, offset: int) -> None:
         header = self._read()
         self._issue("header_too_long", self._offset)
-        if header.role == "assistant" and not header.addressed and header.known and (len(self._sections) > 1):
+        if header.role == "assistant" and not header.addressed and header.known and self._sections:
             self._message_behind(header, None, offset)
         elif header.role != "assistant" or header.addressed:
             # Not a call, nobody's text: the rest of it goes where its words go, to an issue.
