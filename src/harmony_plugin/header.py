@@ -84,9 +84,10 @@ def _name_end(text: str, place: int) -> int:
         place += 1
 
 
-def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The text without its ``to=`` clauses, and their recipients in order."""
+def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[str], list[str]]:
+    """The text without its ``to=`` clauses, their recipients in order, and those that were written apart."""
     found: list[str] = []
+    apart: list[str] = []
     rest: list[str] = []
     place = 0
     while match := _TO.search(text, place):
@@ -106,6 +107,7 @@ def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[st
             name = text[name_begin:name_end]
             if name_begin > end and name and name not in _TYPES and not _FORMAT_WORDS.fullmatch(name) and name != "to":
                 recipient, end = f"functions.{name}", name_end
+                apart.append(name)
         if recipient in _TYPES and recipient not in declared:
             rest.append(f" {recipient} ")  # a content type is never a recipient
         elif recipient:
@@ -113,7 +115,7 @@ def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[st
         place = end
         rest.append(" ")
     rest.append(text[place:])
-    return "".join(rest), found
+    return "".join(rest), found, apart
 
 
 def _distance(one: str, other: str) -> int:
@@ -186,8 +188,9 @@ def read_header(
     clauses = 0
     author: str | None = None
     for number, (kind, text) in enumerate(sections):
-        rest, found = _take_recipients(text, declared)
+        rest, found, apart = _take_recipients(text, declared)
         recipients += found
+        issues += [("misplaced_recipient", f"functions {name}") for name in apart]
         last = number == len(sections) - 1
         if kind == START:
             words = rest.split()
@@ -196,6 +199,7 @@ def read_header(
                     for name in _FORMAT_WORD.findall(match[1]):
                         if name != "assistant":
                             channels.append(_Clause(name, name, 0, True))
+                            issues.append(("missing_channel", name))
                         elif role is None:
                             role = name
                         else:
@@ -340,7 +344,7 @@ def could_become_header(sections: Sections, opening: bool) -> bool:
     """
     least = 3 if opening else 1
     for number, (kind, text) in enumerate(sections):
-        rest, _ = _take_recipients(text, ())
+        rest, _, _ = _take_recipients(text, ())
         words = rest.split()
         if kind == CHANNEL:
             clause = _channel_word(rest, ())

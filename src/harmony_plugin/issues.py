@@ -21,6 +21,7 @@ CODES: Final[dict[str, str]] = {
     "stray_marker": "a marker that means nothing where it stood; text: the marker",
     "filler": "role or channel words alone between messages; text: the words",
     "loose_text": "text outside any message; text: it, where it reached no field",
+    "missing_channel": "a channel word without <|channel|>; text: the word",
     "repeated_channel": "several channel clauses; the last known one counts",
     "misspelled_channel": "a channel that was taken for a known one; text: as written",
     "unknown_channel": "a channel nobody knows; its body is content; text: the channel",

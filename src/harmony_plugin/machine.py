@@ -98,7 +98,8 @@ class Machine:
             self._loose_ends(RETURN)
         else:
             self._end_of_output(offset)
-        for text, _, _, ids in self._pending:
+        for text, _, begin, ids in self._pending:
+            self._issue("loose_text", begin)
             self._emit_loose(text, "content", ids)
         self._pending.clear()
 
