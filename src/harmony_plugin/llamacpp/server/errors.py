@@ -102,10 +102,12 @@ def install(app: FastAPI) -> None:
 
     async def reply(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):  # the stock routes' bodies
-            items = error.errors()
-            where = [str(part) for part in items[0]["loc"] if part != "body"]
-            param = ".".join(where) or None
-            error = RequestError(f"Invalid '{param}': {items[0]['msg']}.", param, "invalid_value", 422)
+            item = error.errors()[0]
+            if item["type"] == "json_invalid":
+                error = RequestError("The body is not JSON.", None, "invalid_json", 422)
+            else:
+                param = ".".join(str(part) for part in item["loc"] if part != "body") or None
+                error = RequestError(f"Invalid '{param}': {item['msg']}.", param, "invalid_value", 422)
         return response(request, error)
 
     for kind in (RequestError, HTTPException, RequestValidationError, Exception):

@@ -46,9 +46,8 @@ class ModelSettings(stock.ModelSettings):
     )
     verbose: bool = Field(default=False, description="Whether to print debug information.")
 
-    headers: Literal["auto", "constrain", "free"] = Field(
-        default="auto",
-        description="Whether only well-formed Harmony headers can be sampled; auto: if llguidance is there.",
+    headers: Literal["constrain", "free"] = Field(
+        default="constrain", description="Whether only well-formed Harmony headers can be sampled."
     )
     reasoning_effort: Literal["low", "medium", "high"] = Field(
         default="medium", description="Reasoning effort of requests that name none."

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from ...errors import RequestError
 
 __all__ = [
     "LlamaProxy",
@@ -84,8 +87,7 @@ def include_routes(
     :param turn: a context manager to use the models alone: the stock routes wait in the same line as ours.
     :param admit: FastAPI dependency that refuses a request when the line is full.
     """
-    from fastapi import APIRouter, Depends
-    from fastapi.routing import APIRoute
+    from fastapi import Depends
 
     async def get_llama_proxy() -> AsyncIterator[LlamaProxy]:
         async with turn() as proxy:
@@ -99,9 +101,42 @@ def include_routes(
     if server_settings.disable_ping_events:
         _set_ping_message_factory(bytes)
 
-    generating = APIRouter(route_class=_app.router.route_class)
-    generating.routes = [r for r in _routes if isinstance(r, APIRoute) and r.path not in REPLACED]
-    app.include_router(generating, dependencies=[Depends(admit)])
+    for route in _routes:
+        if isinstance(route, APIRoute) and route.path not in REPLACED:
+            app.router.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=sorted(route.methods),
+                response_model=route.response_model,
+                responses=route.responses,
+                summary=route.summary,
+                tags=route.tags,
+                include_in_schema=route.include_in_schema,
+                dependencies=[*route.dependencies, Depends(admit)],
+                route_class_override=_Route,
+            )
+
+
+class _Route(APIRoute):
+    """A stock route that blames the client for the client's mistakes; the stock class answers most of them with 500."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def blame(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (HTTPException, RequestValidationError, RequestError):
+                raise
+            except (ValueError, AssertionError) as error:
+                code = "context_length_exceeded" if "exceed context window" in str(error) else "invalid_value"
+                raise RequestError(str(error) or "The request cannot be served.", None, code) from error
+            except RuntimeError as error:
+                if "must be created with" not in str(error):  # a feature that the model was not loaded for
+                    raise
+                raise RequestError(str(error), None, "unsupported_model") from error
+
+        return blame
 
 
 def chat_handler(llama: Any) -> Callable[..., Any]:
