@@ -1,0 +1,28 @@
+"""Split Harmony in plain Python, with no server: a whole reply, then the same as it streams.
+
+Run: python examples/python_split.py   (needs nothing but harmony-plugin; token ids want the extra [harmony])
+"""
+
+from harmony_plugin import Options, Stream, parse
+
+OUTPUT = (
+    "<|channel|>analysis<|message|>They want the weather. I should call the tool.<|end|>"
+    "<|start|>assistant<|channel|>commentary<|message|>I'll look it up.<|end|>"
+    "<|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+    '{"city": "Paris"}<|call|>'
+)
+
+reply = parse(OUTPUT, tools=["get_weather"])
+print(reply.to_openai())
+print(reply.finish_reason())
+
+stream = Stream(tools=["get_weather"], options=Options(commentary="reasoning"))
+for place in range(0, len(OUTPUT), 12):
+    if delta := stream.feed(OUTPUT[place : place + 12]):
+        print(delta.to_openai())
+if delta := stream.finish():
+    print(delta.to_openai())
+
+# Whatever was wrong with the output is told, never raised (unless Options(strict=True)).
+for issue in parse("<|channel|>finl<|message|>Hello.").issues:
+    print(issue)
