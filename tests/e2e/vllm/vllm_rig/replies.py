@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import anthropic
@@ -136,6 +137,21 @@ def _or_none(parts: Iterable[str]) -> str | None:
     return "".join(parts) or None
 
 
+async def _read(events: Any, leave_after: int | None) -> list[Any] | None:
+    """All events of a stream; or None, hanging up after so many."""
+    read: list[Any] = []
+    async for event in events:
+        read.append(event)
+        if leave_after is not None and len(read) >= leave_after:
+            await events.close()
+            return None
+    return read
+
+
+LEFT = "left"
+"""`finish` of a stream that the client hung up on."""
+
+
 async def chat(
     client: openai.AsyncOpenAI,
     script: Script,
@@ -143,10 +159,13 @@ async def chat(
     stream: bool,
     tools: Sequence[Mapping[str, Any]] = (),
     extra: Mapping[str, Any] | None = None,
+    leave_after: int | None = None,
     **options: Any,
 ) -> Told:
     """One reply through /v1/chat/completions. `extra` goes into the body as vLLM's own fields."""
-    tolds = await chat_choices(client, script, stream=stream, tools=tools, extra=extra, **options)
+    tolds = await chat_choices(
+        client, script, stream=stream, tools=tools, extra=extra, leave_after=leave_after, **options
+    )
     return tolds[0]
 
 
@@ -157,6 +176,7 @@ async def chat_choices(
     stream: bool,
     tools: Sequence[Mapping[str, Any]] = (),
     extra: Mapping[str, Any] | None = None,
+    leave_after: int | None = None,
     **options: Any,
 ) -> list[Told]:
     """Like `chat`, with every choice of a request with `n` > 1."""
@@ -169,7 +189,8 @@ async def chat_choices(
         return [_told_of_choice(whole, choice) for choice in whole.choices]
     options.setdefault("stream_options", {"include_usage": True})
     chunks = await client.chat.completions.create(model=MODEL, stream=True, extra_body=_extra(script, extra), **options)
-    return gather_chat([chunk async for chunk in chunks])
+    read = await _read(chunks, leave_after)
+    return gather_chat(read) if read is not None else [Told(finish=LEFT)]
 
 
 def _told_of_choice(whole: Any, choice: Any) -> Told:
@@ -277,6 +298,7 @@ async def responses(
     stream: bool,
     tools: Sequence[Mapping[str, Any]] = (),
     extra: Mapping[str, Any] | None = None,
+    leave_after: int | None = None,
     **options: Any,
 ) -> Told:
     """One reply through /v1/responses. Of a stream, what its deltas add up to; its end is in `raw`."""
@@ -286,7 +308,8 @@ async def responses(
     if not stream:
         return told_of_response(await client.responses.create(model=MODEL, extra_body=_extra(script, extra), **options))
     events = await client.responses.create(model=MODEL, stream=True, extra_body=_extra(script, extra), **options)
-    return gather_responses([event async for event in events])
+    read = await _read(events, leave_after)
+    return gather_responses(read) if read is not None else Told(finish=LEFT)
 
 
 def gather_responses(events: Sequence[Any]) -> Told:
@@ -316,8 +339,6 @@ def gather_responses(events: Sequence[Any]) -> Told:
     assert last.type in ("response.completed", "response.incomplete"), last.type
     told = told_of_response(last.response)
     finished = {index: done[index] for index in sorted(done)}
-    from types import SimpleNamespace
-
     account = told_of_response(SimpleNamespace(output=list(finished.values()), usage=None, status=told.finish))
     assert account.fields == told.fields, f"done events say {account.fields}, the end says {told.fields}"
     kinds = {"reasoning": "reasoning", "message": "content", "function_call": "call"}
@@ -345,6 +366,7 @@ async def messages(
     stream: bool,
     tools: Sequence[Mapping[str, Any]] = (),
     extra: Mapping[str, Any] | None = None,
+    leave_after: int | None = None,
     **options: Any,
 ) -> Told:
     """One reply through /v1/messages. Arguments of a whole reply are the `input` object as compact JSON."""
@@ -370,7 +392,8 @@ async def messages(
             raw=whole,
         )
     events = await client.messages.create(model=MODEL, stream=True, extra_body=body, **options)
-    return gather_messages([event async for event in events])
+    read = await _read(events, leave_after)
+    return gather_messages(read) if read is not None else Told(finish=LEFT)
 
 
 def gather_messages(events: Sequence[Any]) -> Told:
