@@ -132,8 +132,8 @@ def test_tool_loop_and_its_prompt(both_parsers: Any) -> None:
     prompt = encoding().decode(told.prompt_ids)
     assert prompt.endswith(
         "<|start|>assistant<|channel|>analysis<|message|>Let me think.<|end|>"
-        '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|><|start|>functions.get_weather to=assistant'
-        "<|channel|>commentary<|message|>31 degrees<|end|><|start|>assistant"
+        '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>'
+        "<|start|>functions.get_weather to=assistant<|channel|>commentary<|message|>31 degrees<|end|><|start|>assistant"
     )
 
 
