@@ -1,0 +1,328 @@
+"""Promises 1 to 4 of SPEC.md, checked on any output, well-formed or not.
+
+An oracle of its own: it reads the output with a second, much simpler eye (below), and never asks the parser what a
+marker means. Words such as ``Q17Z`` are the ink: bodies and headers are full of them, and each must be found where it
+belongs, exactly as often as it was written.
+
+- *total*: nothing raises but `HarmonyParseError` in strict mode, and that with the first issue of the lenient reply.
+- *conserved*: every word of a body, and of text outside any message, is found exactly once among reasoning, content,
+  arguments and issue texts; every word of a header that opened a message is found there at most once, and nowhere in
+  the fields, but said by an issue or by the message (channel, recipient, content type). A whole body stands unbroken in one of them. As many reserved and unknown ids are reported as there are.
+- *no leak*: no marker in any field or tool name that ordinary tokens did not spell; no body of a header that says
+  ``<|channel|>analysis`` in content.
+- *chunk-invariant*: for any cuts, through deltas and through events, the same reply, issues and counts included.
+
+What the eye sees: markers and text runs. A ``<|message|>`` opens a body unless one is open; every other marker but
+``<|constrain|>`` ends it. What lies between bodies is header if a ``<|message|>`` ends it, else loose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+from harmony_plugin import CODES, Delta, Ended, HarmonyParseError, Options, Reply, Started, Stream, Text, parse
+from harmony_plugin.issues import BY_SETTING
+
+from .transcript import MARKER, cuts
+from .vocabulary import KIND_OF, SPECIAL, SPELLED, piece
+
+INK = re.compile(r"Q\d+Z")
+#: Text input has no id for these; ids that are no text.
+RESERVED, UNKNOWN = "reserved", "unknown"
+_LIMIT = 512
+
+
+class Broken(AssertionError):
+    """A promise is broken."""
+
+
+class Run(NamedTuple):
+    """Text between markers as the simple eye sees it. ``place``: "body", "header" or "loose".
+
+    ``analysis``: the header in front of a body says analysis, and nothing else could be meant. ``parts``: the text
+    with its markers apart, as ``(kind, text)``.
+    """
+
+    place: str
+    text: str
+    analysis: bool
+    parts: tuple[tuple[str, str], ...]
+
+
+def symbols(output: str | Sequence[int]) -> list[tuple[str, str]]:
+    """``(kind, text)``: markers by kind, text runs as "text", ids that are none as `RESERVED` or `UNKNOWN`."""
+    found: list[tuple[str, str]] = []
+    if isinstance(output, str):
+        place = 0
+        for match in MARKER.finditer(output):
+            if match.start() > place:
+                found.append(("text", output[place : match.start()]))
+            found.append((match.group()[2:-2], match.group()))
+            place = match.end()
+        return found + ([("text", output[place:])] if place < len(output) else [])
+    data = b""
+    for token in output:
+        if token in KIND_OF:
+            if data:
+                found.append(("text", data.decode("utf-8", "replace")))
+                data = b""
+            found.append((KIND_OF[token], SPELLED[KIND_OF[token]]))
+            continue
+        bytes_ = piece(token)
+        if bytes_ is None:
+            found.append((UNKNOWN, ""))
+        elif token >= SPECIAL:
+            found.append((RESERVED, ""))
+        else:
+            data += bytes_
+    return found + ([("text", data.decode("utf-8", "replace"))] if data else [])
+
+
+_ENDS = {"start", "end", "call", "return", "endoftext"}
+
+
+def runs(output: str | Sequence[int], in_body: bool = False, analysis: bool = False) -> list[Run]:
+    """The output's runs. ``in_body``: the prompt left a message open; ``analysis``: on that channel."""
+    found: list[Run] = []
+    parts: list[tuple[str, str]] = []
+    body = in_body
+
+    def close(place: str) -> None:
+        text = "".join(words for kind, words in parts if kind == "text")
+        if parts or place == "header":
+            found.append(Run(place, text, analysis if place == "body" else False, tuple(parts)))
+        parts.clear()
+
+    for kind, text in symbols(output):
+        if kind in (RESERVED, UNKNOWN):
+            continue
+        if kind == "message" and not body:
+            close("header")
+            analysis = not _too_long(found[-1], len(found) == 1) and _says_analysis(found[-1].parts)
+            body = True
+        elif kind in _ENDS or (kind == "channel" and body):
+            close("body" if body else "loose")
+            body = False
+            if kind in ("channel", "start"):
+                parts.append((kind, ""))
+        else:
+            parts.append((kind, text))
+    close("body" if body else "loose")
+    return found
+
+
+def _too_long(run: Run, first: bool) -> bool:
+    """Whether a header is longer than a header may be; the first may have begun in the prompt."""
+    return len(run.text) > _LIMIT - (80 if first else 0)
+
+
+def _says_analysis(parts: Sequence[tuple[str, str]]) -> bool:
+    """Whether a header has one channel clause and it is ``analysis``, alone or in front of white space."""
+    clauses = [place for place, (kind, _) in enumerate(parts) if kind == "channel"]
+    others = "".join(words for kind, words in parts if kind == "text")
+    if len(clauses) != 1 or len(re.findall("analysis|commentary|final", others)) != 1:
+        return False
+    after = parts[clauses[0] + 1 : clauses[0] + 2]
+    return bool(after) and after[0][0] == "text" and re.match(r"analysis(\s|$)", after[0][1]) is not None
+
+
+def spoken(reply: Reply) -> tuple[list[str], list[str]]:
+    """The texts of the fields, and those of the issues."""
+    fields = [reply.reasoning_content or "", reply.content or ""]
+    return fields + [call.arguments for call in reply.tool_calls], [issue.text for issue in reply.issues]
+
+
+def ink(texts: Sequence[str]) -> Counter[str]:
+    return Counter(word for text in texts for word in INK.findall(text))
+
+
+def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysis: bool, repair: bool) -> None:
+    """Promises 2 and 3 for one reply."""
+    fields, issues = spoken(reply)
+    in_fields, in_issues = ink(fields), ink(issues)
+    found = runs(output, in_body, analysis)
+    must: Counter[str] = Counter()
+    may: Counter[str] = Counter()
+    for number, run in enumerate(found):
+        words = ink([run.text])
+        if run.place == "header" and not _too_long(run, number == 0):
+            may += words
+            for word in words:
+                if in_fields[word] and not any(word in other.text for other in found if other is not run):
+                    raise Broken(f"no leak: header word {word} is in a field")
+        elif run.place == "header":
+            # Longer than a header may be: some of it is text, some of it may have been read as a header.
+            may += words
+        else:
+            must += words
+    everywhere = in_fields + in_issues
+    for word, times in must.items():
+        if not times <= everywhere[word] <= times + may[word] and not repair:
+            raise Broken(f"conserved: {word} was written {times} times outside headers, found {everywhere[word]}")
+    for word, times in may.items():
+        # A repeated clause may be quoted by one issue of each kind it breaks; in the fields it is counted above.
+        if in_fields[word] > times + must[word]:
+            raise Broken(f"conserved: {word} was written {times + must[word]} times, found {in_fields[word]} in fields")
+    said = ink(
+        [str(part) for message in reply.messages for part in message[:4]] + [call.name for call in reply.tool_calls]
+    )
+    for word in may:
+        if not everywhere[word] and not said[word] and len(may) < _LIMIT // 4:
+            raise Broken(f"not silent: header word {word} is in no issue, no message and no tool name")
+    for word in everywhere:
+        if not must[word] and not may[word]:
+            raise Broken(f"conserved: {word} was never written")
+    if not repair:
+        for run in found:
+            if run.place == "body" and run.text and not any(run.text in text for text in fields + issues):
+                if run.text.isspace():
+                    continue  # a call's white space became {}
+                raise Broken(f"conserved: the body {run.text[:80]!r} stands nowhere as a whole")
+    if reply.content is not None:
+        for run in found:
+            if run.place == "body" and run.analysis:
+                for word in ink([run.text]):
+                    if word in reply.content and ink([run.text])[word] == (must + may)[word]:
+                        raise Broken(f"no leak: {word} of analysis is in content")
+    # Ordinary tokens may spell a marker; in text, the halves of one may stand on both sides of a marker that is dropped.
+    ordinary = "".join("".join(words for kind, words in run.parts if kind == "text") for run in found)
+    spelled = Counter(MARKER.findall(ordinary))
+    for text in (*fields, *(call.name for call in reply.tool_calls)):
+        for word, times in Counter(MARKER.findall(text)).items():
+            if times > spelled[word]:
+                raise Broken(f"no leak: {word} in {text[:80]!r}")
+    for call in reply.tool_calls:
+        if not call.name or re.search(r"\s", call.name):
+            raise Broken(f"no leak: tool name {call.name!r}")
+    for issue in reply.issues:
+        if issue.code not in CODES:
+            raise Broken(f"issue code {issue.code!r} is not documented")
+        if not 0 <= issue.offset <= len(output):
+            raise Broken(f"issue offset {issue.offset} of {len(output)}")
+    kinds = Counter(kind for kind, _ in symbols(output))
+    codes = Counter(issue.code for issue in reply.issues)
+    for kind, code in ((RESERVED, "reserved_token"), (UNKNOWN, "unknown_token")):
+        if kinds[kind] != codes[code]:
+            raise Broken(f"conserved: {kinds[kind]} {kind} ids, {codes[code]} issues {code}")
+
+
+def plain(reply: Reply) -> tuple[Any, ...]:
+    """A reply without what is random in it."""
+    calls = tuple((call.name, call.arguments) for call in reply.tool_calls)
+    return reply._replace(tool_calls=calls)  # type: ignore[arg-type]
+
+
+def _from_deltas(deltas: Sequence[Delta]) -> tuple[Any, ...]:
+    reasoning = [d.reasoning_content for d in deltas if d.reasoning_content is not None]
+    content = [d.content for d in deltas if d.content is not None]
+    calls: list[list[str]] = []
+    for delta in deltas:
+        for call in delta.tool_calls:
+            if call.id is not None:
+                if call.index != len(calls):
+                    raise Broken(f"chunk-invariant: call {call.index} began after {len(calls)} calls")
+                calls.append([call.name or "", call.arguments])
+            elif call.index >= len(calls):
+                raise Broken("chunk-invariant: arguments before their call")
+            else:
+                calls[call.index][1] += call.arguments
+    return (
+        "".join(reasoning) if reasoning else None,
+        "".join(content) if content else None,
+        tuple((name, arguments) for name, arguments in calls),
+    )
+
+
+def _from_events(events: Sequence[Any]) -> tuple[Any, ...]:
+    texts: dict[str, list[str]] = {"reasoning": [], "content": []}
+    calls: list[list[str]] = []
+    fresh = True
+    is_open = False
+    for event in events:
+        if isinstance(event, Started):
+            if is_open:
+                raise Broken("events: Started inside a message")
+            is_open = fresh = True
+            if event.call:
+                calls.append([event.call.name or "", ""])
+        elif isinstance(event, Text):
+            if not is_open or not event.text:
+                raise Broken("events: Text outside a message, or empty")
+            if event.index is not None:
+                calls[event.index][1] += event.text
+            else:
+                texts[event.field] += ["\n"] if fresh and texts[event.field] else []
+                texts[event.field].append(event.text)
+            fresh = False
+        elif isinstance(event, Ended):
+            if not is_open:
+                raise Broken("events: Ended without a message")
+            is_open = False
+    if is_open:
+        raise Broken("events: a message never ended")
+    return (
+        "".join(texts["reasoning"]) or None,
+        "".join(texts["content"]) or None,
+        tuple((name, arguments) for name, arguments in calls),
+    )
+
+
+def check(
+    output: str | Sequence[int],
+    random: Random,
+    prompt: str | Sequence[int] | None = None,
+    tools: Sequence[str] | None = None,
+    options: Options | None = None,
+) -> Reply:
+    """Check all promises on one output. Raises `Broken`, or whatever the parser raises (promise 1)."""
+    options = options or Options()
+    settings: dict[str, Any] = {"prompt": prompt, "tools": tools, "options": options}
+    reply = parse(output, **settings)
+    in_body = analysis = False
+    if prompt is not None:
+        before = symbols(prompt)
+        before = before[max((n for n, (kind, _) in enumerate(before) if kind == "start"), default=len(before)) :]
+        kinds = [kind for kind, _ in before]
+        in_body = "message" in kinds
+        analysis = in_body and _says_analysis(before[1 : kinds.index("message")])
+    check_text(output, reply, in_body, analysis, options.arguments == "repair")
+    whole = plain(reply)
+    folded = whole[:3]
+    for by_events in (False, True):
+        places = cuts(len(output), random)
+        stream = Stream(prompt, tools, options)
+        feed: Any = stream.feed_events if by_events else stream.feed
+        got: list[Any] = []
+        for begin, end in zip(places, places[1:], strict=False):
+            given = feed(output[begin:end])
+            got += given if by_events else [given]
+        got += stream.finish_events() if by_events else [stream.finish()]
+        if (pieces := (_from_events if by_events else _from_deltas)(got)) != folded:
+            raise Broken(f"chunk-invariant: {pieces} instead of {folded}, cut at {places}")
+        if plain(stream.reply) != whole:
+            raise Broken(f"chunk-invariant: {plain(stream.reply)} instead of {whole}, cut at {places}")
+        if stream.tool_call_count != len(reply.tool_calls) or stream.reasoning_tokens != (reply.reasoning_tokens or 0):
+            raise Broken(f"chunk-invariant: counts, cut at {places}")
+    if random.random() < 0.1:
+        _check_strict(output, settings, reply, cuts(len(output), random))
+    return reply
+
+
+def _check_strict(output: str | Sequence[int], settings: dict[str, Any], reply: Reply, places: list[int]) -> None:
+    from dataclasses import replace
+
+    wanted = next((issue for issue in reply.issues if issue.code not in BY_SETTING), None)
+    stream = Stream(settings["prompt"], settings["tools"], replace(settings["options"], strict=True))
+    raised = None
+    try:
+        for begin, end in zip(places, places[1:], strict=False):
+            stream.feed(output[begin:end])
+        stream.finish()
+    except HarmonyParseError as error:
+        raised = error.issue
+    if raised != wanted:
+        raise Broken(f"strict: raised {raised}, the first issue is {wanted}, cut at {places}")
