@@ -35,7 +35,7 @@ class Dialect:
     Harmony's. ``reserved`` holds the other special ids of the vocabulary: they are dropped with an issue.
 
     Raises:
-        ValueError: a kind that is not one, two markers alike, or one that begins another
+        ValueError: a kind that is not one, two markers alike, or one that stands in another
             (a stream could not tell them apart).
     """
 
@@ -53,9 +53,9 @@ class Dialect:
         if len(set(ids.values())) != len(ids):
             raise ValueError("Dialect(ids=…): two markers have the same id")
         for kind, text in markers.items():
-            clash = [other for other, longer in markers.items() if other != kind and longer.startswith(text)]
+            clash = [other for other, longer in markers.items() if other != kind and text in longer]
             if not text or clash:
-                raise ValueError(f"Dialect(markers=…): {kind} {text!r} is empty or begins the marker of {clash}")
+                raise ValueError(f"Dialect(markers=…): {kind} {text!r} is empty or stands in the marker of {clash}")
         object.__setattr__(self, "markers", markers)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "_hash", hash((*markers.items(), *ids.items())))

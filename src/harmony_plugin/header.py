@@ -17,6 +17,7 @@ __all__ = [
     "CHANNELS",
     "LIMIT",
     "NOBODY",
+    "TYPES",
     "Header",
     "Sections",
     "body_behind",
@@ -32,7 +33,7 @@ CHANNELS = ("analysis", "commentary", "final")
 #: Names for the analysis channel that other models use.
 _SYNONYMS = ("thinking", "thought", "reasoning")
 _OTHER_ROLES = ("user", "system", "developer", "tool")
-_TYPES = ("json", "code")
+TYPES = ("json", "code")
 #: Recipients that are none: the model speaks to itself or to everybody.
 NOBODY = ("assistant", "all")
 
@@ -68,6 +69,8 @@ class Header(NamedTuple):
     known: bool = False
     issues: tuple[tuple[str, str], ...] = ()
     target: str | None = None
+    #: The channel as the model spelled it; ``channel`` is the one meant.
+    written: str | None = None
 
     @property
     def addressed(self) -> bool:
@@ -85,9 +88,9 @@ def _name_end(text: str, place: int) -> int:
 
 
 def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[str], list[str]]:
-    """The text without its ``to=`` clauses, their recipients in order, and those that were written apart."""
+    """The text without its ``to=`` clauses, their recipients in order, and the clauses that are spelled wrong."""
     found: list[str] = []
-    apart: list[str] = []
+    odd: list[str] = []
     rest: list[str] = []
     place = 0
     while match := _TO.search(text, place):
@@ -105,17 +108,20 @@ def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[st
             name_begin = end + len(text[end:]) - len(text[end:].lstrip())
             name_end = _name_end(text, name_begin)
             name = text[name_begin:name_end]
-            if name_begin > end and name and name not in _TYPES and not _FORMAT_WORDS.fullmatch(name) and name != "to":
+            if name_begin > end and name and name not in TYPES and not _FORMAT_WORDS.fullmatch(name) and name != "to":
                 recipient, end = f"functions.{name}", name_end
-                apart.append(name)
-        if recipient in _TYPES and recipient not in declared:
+                odd.append(text[match.start() : end])
+        if recipient in TYPES and recipient not in declared:
             rest.append(f" {recipient} ")  # a content type is never a recipient
+            odd.append(text[match.start() : end])
         elif recipient:
             found.append(recipient)
+        else:
+            odd.append("to=")
         place = end
         rest.append(" ")
     rest.append(text[place:])
-    return "".join(rest), found, apart
+    return "".join(rest), found, odd
 
 
 def _distance(one: str, other: str) -> int:
@@ -145,8 +151,8 @@ class _Clause(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _channel_word(text: str, custom: tuple[str, ...]) -> _Clause | None:
-    """The channel that a clause begins with, if it begins with one."""
+def _channel_word(text: str, custom: tuple[str, ...], glued: bool = True) -> _Clause | None:
+    """The channel that a clause begins with, if it begins with one. ``glued``: a body may touch it."""
     begin = len(text) - len(text.lstrip())
     word_end = _name_end(text, begin)
     for name in custom:
@@ -155,12 +161,14 @@ def _channel_word(text: str, custom: tuple[str, ...]) -> _Clause | None:
             return _Clause(name, name, stop, True)
     letters = _LETTERS.match(text, begin)
     run = letters.group() if letters else ""
+    word = text[begin:word_end]
     if match := _KNOWN.match(text, begin):
+        if not glued and word != match.group() and (near := _near(word, CHANNELS)):
+            return _Clause(near, word, word_end, True)
         return _Clause(match.group(), match.group(), match.end(), True)
     if match := _SYNONYM.match(text, begin):
         return _Clause("analysis", match.group(), match.end(), True)
-    word = text[begin:word_end]
-    if not word or word in _TYPES or _FUNCTIONS_WORD.match(word):
+    if not word or word in TYPES or _FUNCTIONS_WORD.match(word):
         return None
     if letters and (near := _near(run, CHANNELS)):
         return _Clause(near, run, letters.end(), True)
@@ -188,9 +196,9 @@ def read_header(
     clauses = 0
     author: str | None = None
     for number, (kind, text) in enumerate(sections):
-        rest, found, apart = _take_recipients(text, declared)
+        rest, found, odd = _take_recipients(text, declared)
         recipients += found
-        issues += [("misplaced_recipient", f"functions {name}") for name in apart]
+        issues += [("misplaced_recipient", clause) for clause in odd]
         last = number == len(sections) - 1
         if kind == START:
             words = rest.split()
@@ -219,7 +227,7 @@ def read_header(
                         ignored.append(word)
                 elif match := _FUNCTIONS_WORD.match(word):
                     misplaced.append(match.group())
-                elif word in _TYPES:
+                elif word in TYPES:
                     types.append(word)
                 elif found and last and place == len(words) - 1 and _TYPE_WORD.fullmatch(word):
                     candidates.append(word)
@@ -229,7 +237,7 @@ def read_header(
             clauses += 1
             while match := re.match(r"\s*assistant(?![\w])", rest):  # the role word, misplaced
                 rest = rest[match.end() :]
-            clause = _channel_word(rest, custom)
+            clause = _channel_word(rest, custom, glued=False)
             if clause and not clause.known and clause.channel in declared:
                 misplaced.append(clause.channel)
                 rest = rest[clause.end :]
@@ -243,7 +251,7 @@ def read_header(
                 if match := _FUNCTIONS_WORD.match(word):
                     misplaced.append(match.group())
                     ignored += [word[match.end() :]] if match.end() < len(word) else []
-                elif word in _TYPES:
+                elif word in TYPES:
                     types.append(word)
                 elif last and _TYPE_WORD.fullmatch(word) and not _FORMAT_WORDS.fullmatch(word):
                     candidates.append(word)
@@ -253,7 +261,7 @@ def read_header(
             words = rest.split()
             plain = [word for word in words if not _FUNCTIONS_WORD.match(word)]
             misplaced += [m.group() for word in words if (m := _FUNCTIONS_WORD.match(word))]
-            best = next((word for word in plain if word in _TYPES), plain[0] if plain else "")
+            best = next((word for word in plain if word in TYPES), plain[0] if plain else "")
             if match := _TYPE_WORD.match(best):
                 types.insert(0, f"<|constrain|>{match.group()}")
                 plain.remove(best)
@@ -295,6 +303,7 @@ def read_header(
         content_type,
         bool(known),
         tuple(issues),
+        written=chosen.written if chosen else None,
     )
 
 
@@ -353,13 +362,13 @@ def could_become_header(sections: Sections, opening: bool) -> bool:
             words = words[1:]
         for place, word in enumerate(words):
             tail = number == len(sections) - 1 and place == len(words) - 1
-            if _FORMAT_WORDS.fullmatch(word) or word in _TYPES or (_FUNCTIONS_WORD.fullmatch(word) and kind != START):
+            if _FORMAT_WORDS.fullmatch(word) or word in TYPES or (_FUNCTIONS_WORD.fullmatch(word) and kind != START):
                 continue
             if kind == START and place == 0 and not opening and _begins(word, _OTHER_ROLES):
                 continue
             glued = _FORMAT_WORDS.sub("", word, count=1) if _FORMAT_WORD.match(word) else word
             if tail and (
-                _begins(glued, ("assistant", *CHANNELS) if kind == START else _TYPES, least)
+                _begins(glued, ("assistant", *CHANNELS) if kind == START else TYPES, least)
                 or (number and _begins(glued, ("to=",)))
                 or (not number and len(glued) >= min(least, 2) and _begins(glued, ("to=",)))
             ):

@@ -26,7 +26,7 @@ CODES: Final[dict[str, str]] = {
     "misspelled_channel": "a channel that was taken for a known one; text: as written",
     "unknown_channel": "a channel nobody knows; its body is content; text: the channel",
     "repeated_recipient": "several recipients; the first that is not the assistant counts",
-    "misplaced_recipient": "a recipient outside a to= clause; text: as written",
+    "misplaced_recipient": "a recipient outside a to= clause, or to= without a recipient's name; text: as written",
     "misspelled_role": "a role that was taken for the assistant; text: as written",
     "repeated_role": "the role stood more than once",
     "foreign_role": "the model played another role; text: what it wrote as that role",

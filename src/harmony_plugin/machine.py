@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import lexer
-from .header import LIMIT, Header, Sections, body_behind, could_become_header, is_filler, read_header
+from .header import LIMIT, TYPES, Header, Sections, body_behind, could_become_header, is_filler, read_header
 from .lexer import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
 
 __all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine"]
@@ -233,7 +233,11 @@ class Machine:
         if not behind and complete is not None:
             return
         target = "reasoning" if header.channel in ("analysis", "commentary") else None
-        self._open(header._replace(target=target, issues=()), self._offset)
+        # A word behind the channel that was read as the type is the body's first.
+        kind = header.content_type
+        if kind not in TYPES and all(clause != CONSTRAIN for clause, _ in self._frozen()):
+            kind = None
+        self._open(header._replace(target=target, content_type=kind, issues=()), self._offset)
         if behind:
             self._events.append((BODY_TEXT, behind, max(0, self._ids - (2 if header.channel == "commentary" else 1))))
         if complete is not None:

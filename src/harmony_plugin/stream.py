@@ -366,7 +366,8 @@ class Stream:
 
     def _message(self, text: str, complete: bool) -> Message:
         header = self._header
-        return Message(header.role, header.channel, header.recipient, header.content_type, text, complete)
+        channel = header.written or header.channel
+        return Message(header.role, channel, header.recipient, header.content_type, text, complete)
 
     def _start(self, header: Header, offset: int, out: list[Event]) -> None:
         self._header = header
