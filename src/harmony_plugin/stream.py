@@ -21,7 +21,6 @@ from .vocabulary import Vocabulary, harmony_vocabulary, vocabulary_of
 
 __all__ = ["Stream", "parse"]
 
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _NO_PIECES: dict[int, str] = {}
 _DEFAULTS = Options()
 _REASONING, _CONTENT, _ARGUMENTS = 1, 2, 3
@@ -30,7 +29,7 @@ _MODES = {"reasoning": _REASONING, "content": _CONTENT, "tool_call": _ARGUMENTS,
 
 def _call_id() -> str:
     """``call_`` and 24 random letters or digits."""
-    return "call_" + "".join([_ALPHABET[byte % 62] for byte in os.urandom(24)])
+    return f"call_{os.urandom(12).hex()}"
 
 
 def _repair(arguments: str) -> str:
@@ -174,10 +173,22 @@ class Stream:
 
         Use either on one stream. The text has no separators between messages.
         """
+        out: list[Event] = []
+        self._take(chunk, out)
+        return out
+
+    def finish_events(self) -> list[Event]:
+        """Like `finish`, as a list of events."""
+        out: list[Event] = []
+        self._end_of_output(out)
+        return out
+
+    def _take(self, chunk: str | Sequence[int], out: list[Event] | None) -> None:
+        """Take a chunk. ``out`` None: nobody wants the events."""
         if self._finished:
             raise RuntimeError("this stream is finished: make a Stream for each reply")
         if not len(chunk):
-            return []
+            return
         lexer = self._lexer or self._choose(chunk)
         self._settle()
         if isinstance(chunk, str):
@@ -188,18 +199,18 @@ class Stream:
             if isinstance(lexer, TextLexer):
                 raise TypeError("this stream takes text: its first chunk was text, not token ids")
             tokens = lexer.feed(chunk)
-        return self._advance(tokens)
-
-    def finish_events(self) -> list[Event]:
-        """Like `finish`, as a list of events."""
-        if self._finished:
-            return []
-        self._settle()
-        tokens = self._lexer.finish() if self._lexer else []
         self._machine.feed(tokens)
+        self._advance(out)
+
+    def _end_of_output(self, out: list[Event] | None) -> None:
+        if self._finished:
+            return
+        self._settle()
+        if self._lexer:
+            self._machine.feed(self._lexer.finish())
         self._machine.finish(self._lexer.offset if self._lexer else 0)
         self._finished = True
-        return self._advance([])
+        self._advance(out)
 
     # State
 
@@ -268,7 +279,7 @@ class Stream:
     def _lexer_for(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
         if isinstance(chunk, str):
             return TextLexer(self._options.dialect)
-        if isinstance(chunk, (bytes, bytearray, Mapping)) or not hasattr(chunk, "__getitem__"):
+        if isinstance(chunk, (bytes, bytearray, dict)) or not hasattr(chunk, "__getitem__"):
             raise TypeError(f"a chunk is text or a sequence of token ids, not {type(chunk).__name__}")
         return IdLexer(self._vocabulary())
 
@@ -311,9 +322,12 @@ class Stream:
             self._fast = 0
         self._mode = 0
 
-    def _advance(self, tokens: list[Token]) -> list[Event]:
-        out, self._early = self._early, []
-        self._machine.feed(tokens)
+    def _advance(self, out: list[Event] | None) -> None:
+        """Bring what the machine found to its fields."""
+        if self._early:
+            if out is not None:
+                out += self._early
+            self._early = []
         for event in self._machine.take():
             kind = event[0]
             if kind == BODY_TEXT:
@@ -324,7 +338,6 @@ class Stream:
                 self._end(event[1], out)
             else:
                 self._issue(event[1], event[2], event[3])
-        return out
 
     def _fold(self, events: list[Event]) -> Delta:
         """Events as one delta: texts of a field joined, messages of a field separated by a newline."""
@@ -369,7 +382,7 @@ class Stream:
         channel = header.written or header.channel
         return Message(header.role, channel, header.recipient, header.content_type, text, complete)
 
-    def _start(self, header: Header, offset: int, out: list[Event]) -> None:
+    def _start(self, header: Header, offset: int, out: list[Event] | None) -> None:
         self._header = header
         self._route = route = self._router.route(header)
         self._field = field = route.field
@@ -386,9 +399,10 @@ class Stream:
             self._held = []
         if field is not None and route.issue:
             self._issue(route.issue, offset, header.channel or "" if route.issue == "unknown_channel" else "")
-        out.append(Started(field, self._message("", True), self._call))
+        if out is not None:
+            out.append(Started(field, self._message("", True), self._call))
 
-    def _text(self, text: str, ids: int, out: list[Event]) -> None:
+    def _text(self, text: str, ids: int, out: list[Event] | None) -> None:
         self._body_ids += ids
         if not text:
             return
@@ -402,9 +416,10 @@ class Stream:
                 return
             text = "".join(self._held)
             self._held = None
-        out.append(Text(field, text, self._call.index if self._call else None))
+        if out is not None:
+            out.append(Text(field, text, self._call.index if self._call else None))
 
-    def _end(self, complete: bool, out: list[Event]) -> None:
+    def _end(self, complete: bool, out: list[Event] | None) -> None:
         field, call = self._field, self._call
         text = "".join(self._parts)
         whole: ToolCall | None = None
@@ -412,7 +427,8 @@ class Stream:
             arguments = text
             if self._held is not None:
                 arguments = self._late_arguments("".join(self._held))
-                out.append(Text("tool_call", arguments, call.index))
+                if out is not None:
+                    out.append(Text("tool_call", arguments, call.index))
             elif self._append is not _forget and not _is_json(text):
                 self._issue("arguments_not_json", self._body_at)
             assert call.id is not None
@@ -427,7 +443,8 @@ class Stream:
         message = self._message(text if self._options.keep else "", complete)
         if self._options.keep:
             self._records.append((field, message, whole))
-        out.append(Ended(field, message, call.index if call else None))
+        if out is not None:
+            out.append(Ended(field, message, call.index if call else None))
 
     def _late_arguments(self, text: str) -> str:
         """The arguments of a call that were held to its end: there are none, or they want repair."""
@@ -459,6 +476,6 @@ def parse(
     if options is not None and not options.keep:
         raise ValueError("parse() gives the reply: Options(keep=False) is for streams")
     stream = Stream(prompt, tools, options, decode)
-    stream.feed_events(output)
-    stream.finish_events()
+    stream._take(output, None)
+    stream._end_of_output(None)
     return stream.reply
