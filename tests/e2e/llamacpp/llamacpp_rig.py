@@ -1,0 +1,196 @@
+"""The rig of these tests: scripts for the tiny model, servers as processes, and replies brought to one shape.
+
+Everything is real but the choice of tokens: `harmony_plugin.demo.server` is the server with scripted sampling.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harmony_plugin import Reply, parse
+from harmony_plugin.demo.model import build_model
+from harmony_plugin.demo.process import ServerProcess
+
+CASES = [
+    json.loads(line)
+    for line in (Path(__file__).parents[2] / "cases" / "split.jsonl").read_text("utf-8").splitlines()
+    if line.strip()
+]
+END = (200_002, 199_999)  # <|return|>, <|endoftext|>: nothing is generated after these
+CALL = 200_012
+
+
+@functools.cache
+def encoding() -> Any:
+    from openai_harmony import HarmonyEncodingName, load_harmony_encoding
+
+    return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
+
+
+def ids_of(case: Mapping[str, Any]) -> list[int]:
+    """The ids of a case or script: markers are special tokens, unless its `segments` say otherwise."""
+    if case.get("token_ids"):
+        return list(case["token_ids"])
+    if case.get("segments"):
+        ids: list[int] = []
+        for kind, text in case["segments"]:
+            special = kind == "special"
+            ids += encoding().encode(text, **({"allowed_special": "all"} if special else {"disallowed_special": ()}))
+        return ids
+    return list(encoding().encode(case["raw"], allowed_special="all"))
+
+
+def answer(text: str, reasoning: str | None = None) -> str:
+    thought = f"<|channel|>analysis<|message|>{reasoning}<|end|><|start|>assistant" if reasoning else ""
+    return f"{thought}<|channel|>final<|message|>{text}<|return|>"
+
+
+def call(name: str, arguments: str, end: str = "<|call|>") -> str:
+    return f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{arguments}{end}"
+
+
+LONG = " ".join(f"word{i}" for i in range(2_000))
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Current weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+SCRIPTS: list[dict[str, Any]] = [
+    {"id": "answer", "raw": answer("2 + 2 = 4.", "Simple arithmetic.")},
+    {"id": "long", "raw": answer(LONG, "Long.")},
+    {"id": "unicode", "raw": answer('München 🦙 東京\n\ttab "quote"', "naïve")},
+    {
+        "id": "loop",
+        "replies": [
+            {
+                "raw": "<|channel|>analysis<|message|>Need weather.<|end|><|start|>assistant"
+                + call("get_weather", '{"city":"Paris"}')
+            },
+            {"raw": answer("It is 21 C.", "Have the result.")},
+        ],
+    },
+    {
+        "id": "preamble",
+        "raw": "<|channel|>commentary<|message|>Let me look.<|end|><|start|>assistant"
+        + call("get_weather", '{"city":"Rome"}'),
+    },
+    {
+        "id": "two-calls",
+        "raw": call("get_weather", '{"city":"Paris"}') + "<|start|>assistant" + call("get_weather", '{"city":"Rome"}'),
+    },
+    {"id": "not-json", "raw": call("get_weather", "Paris, please")},
+    {"id": "patch", "raw": call("apply_patch", '{"input":"*** Begin Patch"}')},
+    {"id": "numbers", "raw": answer("one two three four five six seven")},
+]
+
+
+def write_scripts(path: Path) -> Path:
+    lines = [*SCRIPTS, *({k: c[k] for k in ("id", "raw", "segments", "token_ids") if k in c} for c in CASES)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def scripted(folder: Path, *arguments: str) -> ServerProcess:
+    """The scripted server on the tiny model, not yet started."""
+    return ServerProcess(
+        [
+            "-m",
+            "harmony_plugin.demo.server",
+            "--script",
+            str(write_scripts(folder / "scripts.jsonl")),
+            *(arguments or ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192")),
+        ]
+    )
+
+
+@dataclass
+class Seen:
+    """A reply in one shape, whatever API it came through. Call ids are each reply's own, so they are kept apart."""
+
+    reasoning: str | None = None
+    content: str | None = None
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    finish: str | None = None
+    ids: list[str] = field(default_factory=list, compare=False)
+
+    @classmethod
+    def of_reply(cls, reply: Reply, *, cut: bool) -> Seen:
+        calls = [(call.name, call.arguments) for call in reply.tool_calls]
+        return cls(reply.reasoning_content, reply.content, calls, reply.finish_reason(cut=cut))
+
+    @classmethod
+    def of_message(cls, choice: Any) -> Seen:
+        message = choice.message
+        calls = message.tool_calls or []
+        return cls(
+            getattr(message, "reasoning_content", None),
+            message.content,
+            [(c.function.name, c.function.arguments) for c in calls],
+            choice.finish_reason,
+            [c.id for c in calls],
+        )
+
+    @classmethod
+    def of_chunks(cls, chunks: Iterable[Any], index: int = 0) -> Seen:
+        seen = cls()
+        for chunk in chunks:
+            for choice in chunk.choices:
+                if choice.index == index:
+                    seen.add(choice)
+        return seen
+
+    def add(self, choice: Any) -> None:
+        delta = choice.delta
+        if getattr(delta, "reasoning_content", None) is not None:
+            self.reasoning = (self.reasoning or "") + delta.reasoning_content
+        if delta.content is not None:
+            self.content = (self.content or "") + delta.content
+        for call in delta.tool_calls or ():
+            if call.id is not None:
+                assert call.index == len(self.calls), "a call's first delta comes in order"
+                assert call.type == "function"
+                self.calls.append((call.function.name, ""))
+                self.ids.append(call.id)
+            name, arguments = self.calls[call.index]
+            self.calls[call.index] = (name, arguments + (call.function.arguments or ""))
+        if choice.finish_reason is not None:
+            assert self.finish is None, "one finish reason"
+            self.finish = choice.finish_reason
+
+
+def generated(ids: list[int], *, past_calls: bool) -> tuple[list[int], bool]:
+    """What the server generates of scripted `ids` when it may not write more than those; and whether it was cut."""
+    for i, token in enumerate(ids):
+        if token in END or (token == CALL and not past_calls):
+            return ids[: i + 1], False
+    return ids, True
+
+
+def expected(case: Mapping[str, Any], *, past_calls: bool) -> Seen:
+    """What `parse` gives for what the server generates of a case."""
+    ids, cut = generated(ids_of(case), past_calls=past_calls)
+    return Seen.of_reply(parse(ids, tools=case.get("tools") or []), cut=cut)
+
+
+def chat_tools(tools: Iterable[Any] | None) -> list[dict[str, Any]]:
+    """A case's tools (names or OpenAI tools) as a request has them."""
+    plain = {"type": "object", "properties": {}}
+    return [
+        {"type": "function", "function": {"name": t, "parameters": plain}} if isinstance(t, str) else t
+        for t in tools or ()
+    ]
+
+
+@contextmanager
+def no_retries(client: Any) -> Any:
+    yield client.with_options(max_retries=0)
