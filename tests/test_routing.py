@@ -145,7 +145,10 @@ def test_other_recipient_on_analysis_never_reaches_content() -> None:
 
 
 def test_recipient_assistant_on_commentary_is_reasoning() -> None:
-    for raw in ("<|channel|>commentary to=assistant<|message|>x<|end|>", " to=assistant<|channel|>commentary<|message|>x"):
+    for raw in (
+        "<|channel|>commentary to=assistant<|message|>x<|end|>",
+        " to=assistant<|channel|>commentary<|message|>x",
+    ):
         reply = split(raw)
         assert fields(reply) == ("x", None, [])
         assert reply.messages[0].recipient == "assistant"
@@ -179,7 +182,8 @@ def test_final_is_content() -> None:
 
 
 @pytest.mark.parametrize(
-    ("commentary", "expected"), [("content", (None, "x", [])), ("reasoning", ("x", None, [])), ("drop", (None, None, []))]
+    ("commentary", "expected"),
+    [("content", (None, "x", [])), ("reasoning", ("x", None, [])), ("drop", (None, None, []))],
 )
 def test_preamble_goes_as_the_setting_says(commentary: str, expected: object) -> None:
     reply = split("<|channel|>commentary<|message|>x<|end|>", options=Options(commentary=commentary))  # type: ignore[arg-type]

@@ -358,7 +358,7 @@ def could_become_header(sections: Sections, opening: bool) -> bool:
         if kind == CHANNEL:
             clause = _channel_word(rest, ())
             words = rest[clause.end :].split() if clause else words
-        elif kind == CONSTRAIN:
+        elif kind == CONSTRAIN and words and _TYPE_WORD.fullmatch(words[0]):
             words = words[1:]
         for place, word in enumerate(words):
             tail = number == len(sections) - 1 and place == len(words) - 1
