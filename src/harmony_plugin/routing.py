@@ -5,7 +5,6 @@ Knows headers, the tools on offer and the settings; knows nothing of markers, te
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -63,7 +62,8 @@ class Router:
         self._declared = frozenset(tools or ())
         self._offers_none = tools is not None and not tools
         self._options = options
-        self._asked: Counter[str] = Counter()
+        # Calls whose result has not come, by tool.
+        self._asked: dict[str, int] = {}
 
     def route(self, header: Header) -> Route:
         """The field of the message that ``header`` opens."""
@@ -94,7 +94,7 @@ class Router:
     def _call(self, name: str, issue: str | None = None) -> Route:
         if self._options.tool_choice == "none":
             return Route(None, None, "dropped_call")
-        self._asked[name] += 1
+        self._asked[name] = self._asked.get(name, 0) + 1
         return Route("tool_call", name, issue)
 
     def _recipient(self, header: Header, recipient: str) -> Route:
@@ -116,7 +116,7 @@ class Router:
         if header.author is not None and header.recipient == "assistant":
             author = header.author
             name = self.declared(author) or (author[len("functions.") :] if author.startswith("functions.") else None)
-            if name and not self._asked[name]:
+            if name and not self._asked.get(name):
                 return self._call(name, "swapped_call")
             if name:
                 self._asked[name] -= 1
