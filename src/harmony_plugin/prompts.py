@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import RequestError
+from .vocabulary import harmony_encoding
 
 if TYPE_CHECKING:
     import openai_harmony as harmony
@@ -37,7 +38,6 @@ REASONING_EFFORTS: Mapping[str, Effort] = {
 """OpenAI's `reasoning_effort` values and the level that gpt-oss is told; it was trained on three."""
 
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
-CHANNELS = ("analysis", "commentary", "final")
 BUILTIN_TOOLS = ("browser", "python")
 BUILTIN_NAMESPACES = ("browser", "python", "container")
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -58,6 +58,7 @@ class PromptOptions:
         or None to leave the line out. The date stands near the start: with `today`, a prompt shares no prefix with
         yesterday's.
     :ivar reasoning_effort: for requests that name none; a key of `REASONING_EFFORTS`.
+    :ivar channels: the channels that the model is told to use.
     :ivar builtin_tools: gpt-oss's own tools to describe, of `browser` and `python`, for hosts that run them.
     """
 
@@ -65,6 +66,7 @@ class PromptOptions:
     knowledge_cutoff: str | None = "2024-06"
     current_date: str | Callable[[], str | datetime.date] | None = "today"
     reasoning_effort: str = "medium"
+    channels: tuple[str, ...] = ("analysis", "commentary", "final")
     builtin_tools: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -95,7 +97,7 @@ class Prompts:
     def __init__(self, options: PromptOptions | None = None) -> None:
         self.options = options or PromptOptions()
         self._harmony = _library()
-        self._encoding = self._harmony.load_harmony_encoding(self._harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
+        self._encoding = harmony_encoding()
         self._cache: OrderedDict[Any, array[int]] = OrderedDict()
         self._cached_ids = 0
         self._lock = threading.Lock()
@@ -191,7 +193,7 @@ class Prompts:
                 reasoning_effort=lib.ReasoningEffort[line.text.upper()],
                 conversation_start_date=line.tools[1] or None,
                 knowledge_cutoff=self.options.knowledge_cutoff,
-                channel_config=lib.ChannelConfig.require_channels(list(CHANNELS)),
+                channel_config=lib.ChannelConfig.require_channels(list(self.options.channels)),
             )
             if "browser" in self.options.builtin_tools:
                 system = system.with_browser_tool()
@@ -423,9 +425,47 @@ def _described(tool: Mapping[str, Any], where: str) -> str:
     value = {
         "name": name,
         "description": description if isinstance(description, str) else "",
-        "parameters": parameters,
+        "parameters": parameters and Inlined(parameters).schema,
     }
     return _clean(json.dumps(value, ensure_ascii=False))
+
+
+class Inlined:
+    """A schema with its local references (`#/$defs/…`, as pydantic writes them) put in place, which the library cannot.
+
+    A reference to something around itself, to nowhere, or one too many becomes `{}`: any value.
+
+    :ivar schema: the result.
+    """
+
+    MOST_VALUES = 20_000
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._left = self.MOST_VALUES
+        text = "$ref" in root or "$defs" in root or "definitions" in root
+        self.schema: Any = self._walk(root, ()) if text else root
+
+    def _walk(self, value: Any, inside: tuple[str, ...]) -> Any:
+        self._left -= 1
+        if isinstance(value, list | tuple):
+            return [self._walk(item, inside) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        reference = value.get("$ref")
+        if not isinstance(reference, str):
+            return {k: self._walk(v, inside) for k, v in value.items() if k not in ("$defs", "definitions")}
+        beside = {k: self._walk(v, inside) for k, v in value.items() if k != "$ref"}
+        target = self._find(reference)
+        if reference in inside or not isinstance(target, Mapping) or self._left <= 0 or len(inside) >= MAX_SCHEMA_DEPTH:
+            return beside
+        return {**self._walk(target, (*inside, reference)), **beside}
+
+    def _find(self, reference: str) -> Any:
+        value: Any = self._root
+        for step in reference.removeprefix("#").split("/")[1:] if reference.startswith("#/") else [""]:
+            value = value.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(value, Mapping) else None
+        return value
 
 
 def _response_section(response_format: Mapping[str, Any] | None) -> str:
@@ -453,6 +493,8 @@ def _response_section(response_format: Mapping[str, Any] | None) -> str:
         raise RequestError(
             f"{where}.type is {kind!r}, not one of text, json_object, json_schema", f"{where}.type", "invalid_value"
         )
+    if _depth(schema) > MAX_SCHEMA_DEPTH:
+        raise RequestError(f"{where}: the schema nests deeper than {MAX_SCHEMA_DEPTH}", where, "invalid_json_schema")
     lines = ["# Response Formats", "", f"## {name}", ""]
     if isinstance(description, str) and description:
         lines += [f"// {line}" for line in description.splitlines()]

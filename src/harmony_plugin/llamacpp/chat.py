@@ -6,6 +6,7 @@ what it writes are done elsewhere. Knows nothing of HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
@@ -84,7 +85,9 @@ class HarmonyChatHandler:
 
         :raises ValueError: the vocabulary is not Harmony's; the message says what to do.
         """
-        self._model(llama)
+        model = self._model(llama)
+        with contextlib.suppress(ImportError):  # without llguidance only schemas are refused
+            model.grammars.prepare()
 
     def prompt(self, llama: Any, **fields: Any) -> list[int]:
         """The prompt's ids for a request, without generating; `len()` of it counts its tokens.
