@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,10 @@ class Grammars:
             if self._tokenizer is None:
                 from llguidance.llamacpp import lltokenizer_from_vocab
 
-                self._tokenizer = lltokenizer_from_vocab(self._engine.vocabulary, eos_token=self._engine.eos)
+                with warnings.catch_warnings():
+                    # It reads each token's attributes by a name that llama-cpp-python calls deprecated, each time.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    self._tokenizer = lltokenizer_from_vocab(self._engine.vocabulary, eos_token=self._engine.eos)
 
     def compile(self, schema: Mapping[str, Any], where: str) -> Any:
         """A matcher for texts that follow `schema`; copy it for use.

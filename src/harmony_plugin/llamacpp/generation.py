@@ -87,11 +87,12 @@ class Generation:
     def __iter__(self) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
         stops = StopStrings(self._request.stop)
         pending: list[TokenLogprob] = []
+        marked = frozenset(self._markers.values())
         tokens = self._tokens()
         try:
             for token in tokens:
                 delta = self.stream.feed((token,))
-                if self._recorder is not None and self.stream.field == "content":
+                if self._recorder is not None and token not in marked and self.stream.field == "content":
                     pending.append(self._recorder.entry(token))
                 if not delta:
                     continue
