@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ def encode_plain(text: str) -> list[int]:
 def cut(output: Chunk, places: Iterable[int]) -> list[Chunk]:
     """The output in chunks, cut before each of the places."""
     edges = [0, *sorted(places), len(output)]
-    return [output[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [output[begin:end] for begin, end in itertools.pairwise(edges)]
 
 
 def pairs(size: int, limit: int, seed: int) -> Iterator[tuple[int, int]]:

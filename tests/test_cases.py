@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feeding import check_chunks, cut, encode, encode_plain, feed, fields, pairs, signs
 
+from feeding import check_chunks, cut, encode, encode_plain, feed, fields, pairs, signs
 from harmony_plugin import Reply, parse
 
 LINES = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from feeding import check_chunks, codes, encode, fields, texts
 
+from feeding import check_chunks, codes, encode, fields, texts
 from harmony_plugin import Dialect, Options, parse
 from harmony_plugin.vocabulary import harmony_encoding
 
@@ -89,7 +89,7 @@ def test_two_markers_of_one_id_are_refused() -> None:
 
 
 def test_unknown_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match="stop.*start, end"):
+    with pytest.raises(ValueError, match=r"stop.*start, end"):
         Dialect(ids={"stop": 1})
     with pytest.raises(ValueError, match="stop"):
         Dialect(markers={"stop": "x"})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from feeding import Total, codes, encode, fields, split, texts
 
+from feeding import Total, codes, encode, fields, split, texts
 from harmony_plugin import Message, Options, Stream, parse
 
 END_MARKERS = ("<|end|>", "<|call|>", "<|return|>", "<|endoftext|>")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from feeding import codes, feed, fields, split, texts
 
+from feeding import codes, feed, fields, split, texts
 from harmony_plugin import Options
 from harmony_plugin.header import Header
 from harmony_plugin.routing import Route, Router, tool_names
@@ -312,7 +312,7 @@ def test_one_result_to_one_call() -> None:
 
 @pytest.mark.parametrize("recipient", ["functions.f", "get_weather", "mcp.x"])
 def test_tool_choice_none_drops_calls_with_an_issue(recipient: str) -> None:
-    raw = f'<|channel|>commentary to={recipient}<|message|>{{"a":1}}<|call|><|start|>assistant<|channel|>final<|message|>ok'
+    raw = f'<|channel|>commentary to={recipient}<|message|>{{"a":1}}<|call|><|channel|>final<|message|>ok'
     reply = split(raw, tools=["get_weather"], options=Options(tool_choice="none"))
     assert fields(reply) == (None, "ok", [])
     assert texts(reply, "dropped_call") == ['{"a":1}']

@@ -1,0 +1,346 @@
+"""SPEC sections 3 and 5: what a header says, well-formed or not. Where it ends: test_machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from feeding import codes, fields, split, texts
+from harmony_plugin.header import Header, read_header
+from harmony_plugin.lexer import CHANNEL, CONSTRAIN, START
+
+ARGUMENTS = '{"a":1}'
+
+
+def call(header: str, tools: list[str] | None = None) -> tuple[list[str], list[str | None], list[str]]:
+    """Names of the calls, the message's channel, recipient and content type, and issue codes, of a header."""
+    reply = split(f"{header}<|message|>{ARGUMENTS}<|call|>", tools=tools)
+    assert all(call.arguments == ARGUMENTS for call in reply.tool_calls)
+    assert reply.tool_calls or ARGUMENTS in (reply.content, reply.reasoning_content)
+    _, channel, recipient, content_type, _, _ = reply.messages[0]
+    return [call.name for call in reply.tool_calls], [channel, recipient, content_type], codes(reply)
+
+
+# Section 3: every spelling of a well-formed header
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (" to=functions.f<|channel|>commentary<|constrain|>json", ["commentary", "functions.f", "<|constrain|>json"]),
+        (" to=functions.f<|channel|>commentary <|constrain|>json", ["commentary", "functions.f", "<|constrain|>json"]),
+        (" to=functions.f<|channel|>commentary json", ["commentary", "functions.f", "json"]),
+        (" to=functions.f<|channel|>analysis code", ["analysis", "functions.f", "code"]),
+        (" to=functions.f<|channel|>commentary", ["commentary", "functions.f", None]),
+        (" to=functions.f code", [None, "functions.f", "code"]),
+        (" to=functions.f", [None, "functions.f", None]),
+        ("<|channel|>commentary to=functions.f<|constrain|>json", ["commentary", "functions.f", "<|constrain|>json"]),
+        ("<|channel|>commentary to=functions.f <|constrain|>json", ["commentary", "functions.f", "<|constrain|>json"]),
+        ("<|channel|>commentary to=functions.f json", ["commentary", "functions.f", "json"]),
+        ("<|channel|>commentary to=functions.f text/plain", ["commentary", "functions.f", "text/plain"]),
+        ("<|channel|>commentary   to=functions.f", ["commentary", "functions.f", None]),
+        ("<|channel|>commentary\nto=functions.f", ["commentary", "functions.f", None]),
+        ("<|channel|>analysis to=functions.f code", ["analysis", "functions.f", "code"]),
+        ("<|channel|>final to=functions.f", ["final", "functions.f", None]),
+    ],
+)
+@pytest.mark.parametrize("begin", ["", "<|start|>assistant"])
+def test_well_formed_header(begin: str, header: str, expected: list[str | None]) -> None:
+    assert call(begin + header) == (["f"], expected, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "content_type"),
+    [
+        ("<|channel|>final <|constrain|>json", "<|constrain|>json"),
+        ("<|channel|>final<|constrain|>json", "<|constrain|>json"),
+        ("<|channel|>final json", "json"),
+        ("<|channel|>commentary json", "json"),
+        ("<|channel|>commentary code", "code"),
+    ],
+)
+def test_content_type_is_never_a_recipient(header: str, content_type: str) -> None:
+    # The Harmony library takes these types for the recipient: SPEC decides.
+    names, (_, recipient, found), issues = call(header)
+    assert (names, recipient, found, issues) == ([], None, content_type, [])
+
+
+@pytest.mark.parametrize("header", ["<|channel|>commentary to=json", " to=code<|channel|>commentary"])
+def test_content_type_in_a_to_clause_is_no_recipient(header: str) -> None:
+    names, (_, recipient, found), issues = call(header)
+    assert (names, recipient) == ([], None)
+    assert found in ("json", "code")
+    assert issues == ["misplaced_recipient"]
+
+
+def test_tool_that_is_called_like_a_content_type_is_a_recipient() -> None:
+    assert call("<|channel|>commentary to=json", tools=["json"])[0] == ["json"]
+
+
+# Several <|channel|> clauses
+
+
+@pytest.mark.parametrize(
+    ("header", "channel"),
+    [
+        ("<|channel|>analysis<|channel|>final", "final"),
+        ("<|channel|>final<|channel|>analysis", "analysis"),
+        ("<|channel|>final<|channel|>", "final"),
+        ("<|channel|><|channel|>final", "final"),
+        ("<|channel|>final<|channel|>whatever", "final"),
+        ("<|channel|>whatever<|channel|>final", "final"),
+        ("<|channel|>analysis<|channel|>final<|channel|>x<|channel|> ", "final"),
+        ("<|channel|>final<|channel|>json", "final"),
+    ],
+)
+def test_last_non_empty_known_channel_counts(header: str, channel: str) -> None:
+    reply = split(f"{header}<|message|>x<|end|>")
+    assert fields(reply) == (("x", None, []) if channel == "analysis" else (None, "x", []))
+    assert reply.messages[0].channel == channel
+    if header.count("<|channel|>final") + header.count("analysis") > 1:
+        assert "repeated_channel" in codes(reply)
+
+
+def test_no_channel_in_any_clause() -> None:
+    reply = split("<|channel|><|message|>x<|end|>")
+    assert fields(reply) == (None, "x", [])
+    assert codes(reply) == ["unknown_channel"]
+
+
+# Several to= clauses, or words glued to one
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|channel|>commentary to=functions.f to=functions.g",
+        " to=functions.f<|channel|>commentary to=functions.g",
+        " to=functions.f<|channel|>commentary to=assistant",
+        " to=assistant<|channel|>commentary to=functions.f",
+        "<|channel|>commentary to=assistant to=functions.f",
+        "<|channel|>commentary to=all to=functions.f",
+    ],
+)
+def test_first_recipient_that_is_not_assistant_counts(header: str) -> None:
+    names, (_, recipient, _), issues = call(header)
+    assert (names, recipient) == (["f"], "functions.f")
+    assert issues == ["repeated_recipient"]
+
+
+@pytest.mark.parametrize("glued", ["<", ">{}", "(x)", '"', ",x", "{", "!", "–", "…", "**", "？", "$x", "\\n"])
+def test_recipient_ends_at_a_character_no_name_has(glued: str) -> None:
+    names, (_, recipient, _), issues = call(f"<|channel|>commentary to=functions.f{glued}")
+    assert (names, recipient) == (["f"], "functions.f")
+    assert issues == ["header_words"]
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t", "\u00a0", "\u3000"])
+def test_recipient_ends_at_white_space(space: str) -> None:
+    assert call(f"<|channel|>commentary to=functions.f{space}json") == (
+        ["f"],
+        ["commentary", "functions.f", "json"],
+        [],
+    )
+
+
+@pytest.mark.parametrize("marker", ["<|channel|>commentary", "<|constrain|>json", "<|channel|>"])
+def test_recipient_ends_at_a_marker(marker: str) -> None:
+    assert call(f"<|channel|>commentary to=functions.f{marker}")[0] == ["f"]
+
+
+@pytest.mark.parametrize(
+    "name", ["f", "F_1", "a-b", "a.b", "a/b", "a:b", "wetter_für_münchen", "天気", "погода", "हिन्दी"]
+)
+def test_names_of_any_script(name: str) -> None:
+    assert call(f"<|channel|>commentary to=functions.{name}")[0] == [name]
+
+
+@pytest.mark.parametrize("name", ["get weather", "f(x)", "naïve+", "c++", "a,b", "say hello world"])
+@pytest.mark.parametrize("prefix", ["", "functions."])
+def test_declared_tool_is_recognised_by_its_whole_name(prefix: str, name: str) -> None:
+    assert call(f"<|channel|>commentary to={prefix}{name} <|constrain|>json", tools=[name])[0] == [name]
+    assert call(f" to={prefix}{name}<|channel|>commentary", tools=["get", name])[0] == [name]
+
+
+def test_declared_tool_whose_name_begins_another() -> None:
+    assert call("<|channel|>commentary to=functions.get_weather_now", tools=["get_weather"])[0] == ["get_weather_now"]
+    assert call("<|channel|>commentary to=get weather", tools=["get", "get weather"])[0] == ["get weather"]
+
+
+@pytest.mark.parametrize("word", ["assistant", "commentary", "analysis", "final"])
+def test_recipient_glued_to_a_word_of_the_format(word: str) -> None:
+    begin = "<|start|>assistant" if word == "assistant" else f"<|channel|>{word}"
+    assert call(f"{begin}to=functions.f")[0] == ["f"]
+
+
+def test_to_inside_a_word_is_no_recipient() -> None:
+    names, (_, recipient, _), _ = call("<|channel|>final xto=functions.f")
+    assert (names, recipient) == ([], None)
+
+
+def test_empty_to_clause() -> None:
+    names, (_, recipient, _), issues = call("<|channel|>final to=")
+    assert (names, recipient, issues) == ([], None, ["misplaced_recipient"])
+
+
+# to=functions NAME
+
+
+@pytest.mark.parametrize("header", ["<|channel|>commentary to=functions f", " to=functions f<|channel|>commentary"])
+def test_to_functions_with_the_name_apart(header: str) -> None:
+    names, (_, recipient, _), issues = call(header)
+    assert (names, recipient, issues) == (["f"], "functions.f", ["misplaced_recipient"])
+
+
+def test_to_functions_with_the_name_apart_and_a_type() -> None:
+    assert call("<|channel|>commentary to=functions f <|constrain|>json")[1] == [
+        "commentary",
+        "functions.f",
+        "<|constrain|>json",
+    ]
+
+
+@pytest.mark.parametrize("behind", [" json", " <|constrain|>json", "<|channel|>commentary"])
+def test_to_functions_without_a_name(behind: str) -> None:
+    names, (_, recipient, _), _ = call(f"<|channel|>commentary to=functions{behind}")
+    assert (names, recipient) == (["functions"], "functions")
+
+
+# functions.NAME in another clause
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|channel|>functions.f",
+        "<|channel|>functions.f json",
+        "<|channel|>functions.f<|channel|>commentary json",
+        "<|channel|>commentary functions.f",
+        "<|channel|>commentary <|constrain|>functions.f",
+        "<|channel|>commentary<|constrain|>functions.f json",
+        "<|constrain|>functions.f",
+        " functions.f<|channel|>commentary",
+    ],
+)
+def test_functions_name_in_another_clause_is_the_recipient(header: str) -> None:
+    names, (_, recipient, _), issues = call(header)
+    assert (names, recipient) == (["f"], "functions.f")
+    assert "misplaced_recipient" in issues
+
+
+@pytest.mark.parametrize("clause", ["<|channel|>functions.g", "<|constrain|>functions.g"])
+def test_functions_name_in_another_clause_is_ignored_beside_a_recipient(clause: str) -> None:
+    assert call(f"<|channel|>commentary to=functions.f{clause}")[0] == ["f"]
+
+
+def test_declared_name_in_the_channel_clause_is_the_recipient() -> None:
+    assert call("<|channel|>get_weather", tools=["get_weather"])[0] == ["get_weather"]
+
+
+# Words before, between or after the clauses
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|channel|>final ??",
+        "<|channel|>final –",
+        "<|channel|>final |json",
+        "<|channel|>final some more words",
+        " 4-word description:<|channel|>final",
+        " 4-word description:",
+        "<|start|>assistant ??<|channel|>final",
+        "<|channel|>final <|constrain|>??",
+        "<|channel|>final <|constrain|>json and more",
+    ],
+)
+def test_other_words_in_a_header_are_ignored_with_an_issue(header: str) -> None:
+    reply = split(f"{header}<|message|>x<|end|>")
+    assert fields(reply) == (None, "x", [])
+    assert codes(reply) == ["header_words"]
+    word = header.replace("json and", "and").split()[-1].removesuffix("<|channel|>final")
+    assert word.rpartition(">")[2] in texts(reply, "header_words")[0]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|channel|>commentary ––commentary to=functions.f <|constrain|>json",
+        "<|channel|>commentary to=functions.f to=functions.f>{}</assistant<|channel|>commentary <|constrain|>json",
+        "<|channel|>commentary to=functions.f <|constrain|>analysis json",
+        "<|channel|>commentary?? to=functions.f",
+        "<|channel|>commentary to=functions.f what is this",
+    ],
+)
+def test_other_words_around_a_call_are_ignored_with_an_issue(header: str) -> None:
+    names, _, issues = call(header)
+    assert names == ["f"]
+    assert "header_words" in issues
+
+
+# The role
+
+
+@pytest.mark.parametrize("role", ["assistantassistant", "assistant assistant", "assistantassistantassistant"])
+def test_role_word_repeated_is_the_assistant(role: str) -> None:
+    reply = split(f"<|start|>{role}<|channel|>final<|message|>x<|end|>")
+    assert fields(reply) == (None, "x", [])
+    assert reply.messages[0].role == "assistant"
+    assert set(codes(reply)) == {"repeated_role"}
+
+
+@pytest.mark.parametrize(
+    ("channel", "expected"),
+    [("analysis", ("x", None, [])), ("commentary", (None, "x", [])), ("final", (None, "x", []))],
+)
+@pytest.mark.parametrize("begin", ["", "<|start|>", "<|start|>assistant"])
+def test_channel_word_in_the_place_of_the_role(begin: str, channel: str, expected: object) -> None:
+    reply = split(f"{begin}{channel}<|message|>x<|end|>")
+    assert fields(reply) == expected
+    assert reply.messages[0].role == "assistant"
+    assert reply.messages[0].channel == channel
+    assert reply.issues
+
+
+def test_channel_clause_counts_before_the_role_word() -> None:
+    assert split("<|start|>commentary<|channel|>final<|message|>x").messages[0].channel == "final"
+
+
+@pytest.mark.parametrize("role", ["asistant", "assistent", "Assistant"])
+def test_misspelled_assistant_is_the_assistant(role: str) -> None:
+    reply = split(f"<|start|>{role}<|channel|>final<|message|>x<|end|>")
+    assert fields(reply) == (None, "x", [])
+    assert texts(reply, "misspelled_role") == [role]
+
+
+def test_no_role_at_all() -> None:
+    reply = split("<|start|><|channel|>final<|message|>x<|end|>")
+    assert fields(reply) == (None, "x", [])
+    assert codes(reply) == ["missing_role"]
+
+
+def test_role_word_in_the_channel_clause() -> None:
+    reply = split("<|channel|>assistant final<|message|>x<|end|>")
+    assert fields(reply) == (None, "x", [])
+    assert reply.messages[0].channel == "final"
+
+
+# The reader alone
+
+
+def test_reader_is_a_pure_function_of_the_sections() -> None:
+    sections = ((START, "assistant to=functions.f"), (CHANNEL, "commentary "), (CONSTRAIN, "json"))
+    header = read_header(sections)
+    assert header == Header(
+        "assistant", None, "commentary", "functions.f", "<|constrain|>json", True, (), None, "commentary"
+    )
+    assert header.addressed
+    assert not read_header(((START, "assistant"),)).addressed
+    assert read_header(((START, ""), (CHANNEL, "critique")), "assistant", ("critique",)).known
+
+
+@pytest.mark.parametrize("size", [1, 100, 512])
+def test_hostile_headers_are_read_in_bounded_time(size: int) -> None:
+    # No figure here; a header that took quadratic time in the number of clauses would still end at 512 characters.
+    for piece in ("to=", "to=a ", "assistant", "functions ", "final", " ", "to=functions ", "a.", "́"):
+        text = (piece * size)[:512]
+        read_header(((START, text), (CHANNEL, text), (CONSTRAIN, text)), None, (), ("a", "functions.a"))
