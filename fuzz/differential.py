@@ -5,6 +5,7 @@ Message for message: role, channel, recipient, content type, text; ours fed whol
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 from typing import Any
 
@@ -44,7 +45,7 @@ def ours(ids: list[int], random: Random | None = None, **settings: Any) -> Found
     else:
         stream = Stream(**settings)
         places = cuts(len(ids), random)
-        for begin, end in zip(places, places[1:], strict=False):
+        for begin, end in itertools.pairwise(places):
             stream.feed(ids[begin:end])
         stream.finish()
         found = stream.reply

@@ -28,7 +28,10 @@ _PLANES = [
 ]
 _RANGES = [(low, high) for low, high, _ in _PLANES]
 _WEIGHTS = [weight for _, _, weight in _PLANES]
-_WORDS = ["the", "call", "returns", "weather", "in", "Paris,", "and", "so", "on:", "we", "should", "answer.", "München", "東京", "is", "21", "°C", "🦀", "👩\u200d👩\u200d👧", "naïve"]
+_WORDS = (
+    *("the", "call", "returns", "weather", "in", "Paris,", "and", "so", "on:", "we", "should", "answer."),
+    *("München", "東京", "is", "21", "°C", "\U0001f980", "\U0001f469\u200d\U0001f469\u200d\U0001f467", "naïve"),
+)
 _LOOKALIKES = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|return|>", "<|", "|>", "<|end", "�")
 _NAMES = (
     "get_weather",

@@ -94,7 +94,7 @@ _OPTIONS = (
 
 
 def seeds() -> list[list[Piece]]:
-    """The cases of tests/, as pieces; their own words are ink enough for nobody, so some is added when they are used."""
+    """The cases of tests/, as pieces."""
     return [from_raw(json.loads(line)["raw"]) for line in CASES.read_text(encoding="utf-8").splitlines()]
 
 

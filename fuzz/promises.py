@@ -7,7 +7,8 @@ belongs, exactly as often as it was written.
 - *total*: nothing raises but `HarmonyParseError` in strict mode, and that with the first issue of the lenient reply.
 - *conserved*: every word of a body, and of text outside any message, is found exactly once among reasoning, content,
   arguments and issue texts; every word of a header that opened a message is found there at most once, and nowhere in
-  the fields, but said by an issue or by the message (channel, recipient, content type). A whole body stands unbroken in one of them. As many reserved and unknown ids are reported as there are.
+  the fields, but said by an issue or by the message (channel, recipient, content type). A whole body stands unbroken in
+  one of them. As many reserved and unknown ids are reported as there are.
 - *no leak*: no marker in any field or tool name that ordinary tokens did not spell; no body of a header that says
   ``<|channel|>analysis`` in content.
 - *chunk-invariant*: for any cuts, through deltas and through events, the same reply, issues and counts included.
@@ -18,6 +19,7 @@ What the eye sees: markers and text runs. A ``<|message|>`` opens a body unless 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -102,7 +104,7 @@ def runs(output: str | Sequence[int], in_body: bool = False, analysis: bool = Fa
             continue
         if kind == "message" and not body:
             close("header")
-            analysis = not _too_long(found[-1], len(found) == 1) and _says_analysis(found[-1].parts)
+            analysis = _says_analysis(found[-1].parts)
             body = True
         elif kind in _ENDS or (kind == "channel" and body):
             close("body" if body else "loose")
@@ -188,7 +190,7 @@ def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysi
                 for word in ink([run.text]):
                     if word in reply.content and ink([run.text])[word] == (must + may)[word]:
                         raise Broken(f"no leak: {word} of analysis is in content")
-    # Ordinary tokens may spell a marker; in text, the halves of one may stand on both sides of a marker that is dropped.
+    # Ordinary tokens may spell a marker; in text, its halves may stand on both sides of a marker that is dropped.
     ordinary = "".join("".join(words for kind, words in run.parts if kind == "text") for run in found)
     spelled = Counter(MARKER.findall(ordinary))
     for text in (*fields, *(call.name for call in reply.tool_calls)):
@@ -297,7 +299,7 @@ def check(
         stream = Stream(prompt, tools, options)
         feed: Any = stream.feed_events if by_events else stream.feed
         got: list[Any] = []
-        for begin, end in zip(places, places[1:], strict=False):
+        for begin, end in itertools.pairwise(places):
             given = feed(output[begin:end])
             got += given if by_events else [given]
         got += stream.finish_events() if by_events else [stream.finish()]
@@ -319,7 +321,7 @@ def _check_strict(output: str | Sequence[int], settings: dict[str, Any], reply: 
     stream = Stream(settings["prompt"], settings["tools"], replace(settings["options"], strict=True))
     raised = None
     try:
-        for begin, end in zip(places, places[1:], strict=False):
+        for begin, end in itertools.pairwise(places):
             stream.feed(output[begin:end])
         stream.finish()
     except HarmonyParseError as error:

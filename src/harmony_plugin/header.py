@@ -53,6 +53,8 @@ _KNOWN = re.compile(r"analysis|commentary|final")
 _SYNONYM = re.compile(rf"(?:{'|'.join(_SYNONYMS)})(?![\w-])")
 # A bare type in front of a body whose <|message|> is missing: final json {"a": 1}
 _BARE_TYPE = re.compile(r"\s*(?:json|code)(?=\s*(?:[\[{\"]|$))")
+# The type behind <|constrain|>, a body behind it; any other word there is the body's.
+_CONSTRAINED = re.compile(r"\s*(?:json|code)(?![\w.\-])")
 
 
 class Header(NamedTuple):
@@ -285,10 +287,11 @@ def read_header(
     known = [clause for clause in channels if clause.known]
     chosen = known[-1] if known else channels[-1] if channels else None
     if clauses > 1 or (clauses == 1 and len(channels) > 1):
-        issues.append(("repeated_channel", ""))
+        issues.append(("repeated_channel", " ".join(clause.written for clause in channels if clause is not chosen)))
     if clauses and not channels and not recipient:
         issues.append(("unknown_channel", ""))
     content_type = types[0] if types else None
+    ignored += [kind for name in types[1:] if (kind := name.removeprefix("<|constrain|>")) not in TYPES]
     if len(candidates) == 1 and content_type is None:
         content_type = candidates[0]
     else:
@@ -323,7 +326,7 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, 
     behind = [text[clause.end :]]
     for kind, text in sections[number + 1 :]:
         if kind == CONSTRAIN:
-            match = re.match(r"\s*[A-Za-z]+", text)
+            match = _CONSTRAINED.match(text)
             text = text[match.end() :] if match else text
         behind.append(text)
     joined = "".join(behind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .dialect import Dialect
 from .vocabulary import MARK, Special, Vocabulary
@@ -54,13 +54,16 @@ Token = tuple[int, str, int, int]
 class IdLexer:
     """Token ids in. Only marker ids are markers; a character cut across ids is held until whole."""
 
-    __slots__ = ("_held", "_pending", "_vocabulary", "offset")
+    __slots__ = ("_carried", "_chunk", "_held", "_pending", "_vocabulary", "offset")
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         # The bytes of a character that is not whole yet, and where it began.
         self._held = b""
         self._pending = 0
+        # The chunk being read, and the bytes held when it came: see apart().
+        self._chunk: Sequence[int] = ()
+        self._carried = b""
         #: How many ids have been read.
         self.offset = 0
 
@@ -71,6 +74,7 @@ class IdLexer:
 
     def feed(self, ids: Sequence[int]) -> list[Token]:
         base = self.offset
+        self._chunk, self._carried = ids, self._held
         tokens: list[Token] = []
         try:
             # One pass for all: the table's pieces mark markers and loose bytes with surrogates, which text never holds.
@@ -99,6 +103,16 @@ class IdLexer:
             self._run(text, ids, begin, len(ids), base, tokens)
         self.offset = base + len(ids)
         return tokens
+
+    def apart(self, offset: int, count: int) -> Iterator[tuple[str, int]]:
+        """A text run of the chunk fed last, id by id: what each adds to the text, and its offset."""
+        first = self.offset - len(self._chunk)
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        if offset == first:
+            decoder.decode(self._carried)
+        for place in range(offset, offset + count):
+            piece = self._vocabulary.piece(self._chunk[place - first])
+            yield decoder.decode(piece.encode() if isinstance(piece, str) else piece), place  # type: ignore[arg-type]
 
     def finish(self) -> list[Token]:
         tokens: list[Token] = []

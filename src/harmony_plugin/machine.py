@@ -12,6 +12,7 @@ header reader's; which field a message goes to is routing's, and the machine doe
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,6 +30,9 @@ Event = tuple[Any, ...]
 
 _NOTES = {RESERVED: "reserved_token", UNKNOWN: "unknown_token", INVALID: "invalid_utf8"}
 
+# A channel's name, whole or not.
+_NAME_BEGUN = re.compile(r"\s{0,8}[^\W\d_]{0,24}")
+
 
 def _is_mark(text: str) -> bool:
     """Whether text is white space or punctuation alone."""
@@ -45,6 +49,8 @@ class Machine:
     def __init__(self, custom: tuple[str, ...] = (), declared: tuple[str, ...] = ()) -> None:
         self._custom = custom
         self._declared = declared
+        #: From a text run's offset and ids to its pieces, id by id: the lexer's.
+        self.apart: Callable[[int, int], Iterable[tuple[str, int]]] | None = None
         self._events: list[Event] = []
         # Loose text whose field a later marker decides: (text, closed by, offset, ids).
         self._pending: list[tuple[str, int, int, int]] = []
@@ -127,7 +133,16 @@ class Machine:
 
     def _hold(self, text: str, offset: int, ids: int) -> None:
         room = LIMIT - self._length
+        if len(text) > room and self._kind == CHANNEL:
+            # A channel's name is not cut in two: what it says would be lost, and analysis with it.
+            name = _NAME_BEGUN.match(self._text + text)
+            room = max(room, name.end() - len(self._text))  # type: ignore[union-attr]  # it matches the empty name, too
         if len(text) > room:
+            if ids > 1 and self.apart:
+                # Id by id, so that those behind the limit count where their text goes.
+                for piece, place in self.apart(offset, ids):
+                    _TABLE[self.state][TEXT](self, piece, place, 1)
+                return
             # A header has at most 512 characters. The rest is body or loose text, wherever the chunk was cut.
             self._text += text[: room + 1]
             self._ids += ids
@@ -233,9 +248,9 @@ class Machine:
         if not behind and complete is not None:
             return
         target = "reasoning" if header.channel in ("analysis", "commentary") else None
-        # A word behind the channel that was read as the type is the body's first.
+        # Another word that was read as the type is the body's first.
         kind = header.content_type
-        if kind not in TYPES and all(clause != CONSTRAIN for clause, _ in self._frozen()):
+        if kind is not None and kind.removeprefix("<|constrain|>") not in TYPES:
             kind = None
         self._open(header._replace(target=target, content_type=kind, issues=()), self._offset)
         if behind:

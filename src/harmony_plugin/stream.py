@@ -274,6 +274,7 @@ class Stream:
         self._lexer = self._lexer_for(chunk)
         if isinstance(self._lexer, IdLexer):
             self._clean = self._vocabulary().text
+            self._machine.apart = self._lexer.apart
         return self._lexer
 
     def _lexer_for(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
