@@ -38,8 +38,13 @@ def check(body: Any) -> Json:
     ):
         if not isinstance(given.get(name, kind()), kind):
             raise RequestError(f"{name} is not {what}", name, "invalid_type")
-    if "stream_options" in given and not given.get("stream"):
+    options = given.get("stream_options")
+    if options is not None and not given.get("stream"):
         raise RequestError("stream_options needs stream: true", "stream_options", "invalid_value")
+    # The server sets this one itself, for its metrics, so the handler does not see what the client gave.
+    if isinstance(options, dict) and not isinstance(options.get("include_usage", False), bool | None):
+        where = "stream_options.include_usage"
+        raise RequestError(f"{where} is not true or false", where, "invalid_type")
     return given
 
 

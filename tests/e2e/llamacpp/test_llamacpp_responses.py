@@ -1,0 +1,260 @@
+"""`/v1/responses` through OpenAI's client: items and events, tool loops, stored replies, wrong fields."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from llamacpp_rig import CASES, LONG, Seen, chat_tools, expected, ids_of
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+WEATHER = {
+    "type": "function",
+    "name": "get_weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": False,
+}
+
+
+def ask(script: str, **more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "input": "hi", "metadata": {"script": script}, **more}
+
+
+def events(http: httpx.Client, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    with http.stream("POST", "/v1/responses", json={**fields, "stream": True}) as stream:
+        assert stream.status_code == 200, stream.read()
+        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
+    names = [line.removeprefix("event: ") for line in lines[::2]]
+    found = [json.loads(line.removeprefix("data: ")) for line in lines[1::2]]
+    assert names == [event["type"] for event in found]
+    return found
+
+
+def without_names(value: Any) -> Any:
+    """A reply less what is each reply's own: ids and times."""
+    if isinstance(value, dict):
+        return {
+            k: without_names(v) for k, v in value.items() if k not in ("id", "call_id", "created_at", "completed_at")
+        }
+    return [without_names(v) for v in value] if isinstance(value, list) else value
+
+
+SHAPES = [
+    ("answer", {}),
+    ("loop", {"tools": [WEATHER]}),
+    ("preamble", {"tools": [WEATHER]}),
+    ("two-calls", {"tools": [WEATHER], "parallel_tool_calls": True}),
+    ("long", {"max_output_tokens": 30}),
+    ("numbers", {"top_logprobs": 2, "include": ["message.output_text.logprobs"]}),
+    ("patch", {"tools": [{"type": "custom", "name": "apply_patch", "description": "Patch."}]}),
+    ("not-json", {"tools": [WEATHER]}),
+]
+
+
+@pytest.mark.parametrize(("script", "more"), SHAPES, ids=[s[0] for s in SHAPES])
+def test_events_validate_and_add_up_to_the_whole_reply(http: httpx.Client, script: str, more: dict[str, Any]) -> None:
+    fields = ask(script, **more)
+    whole = http.post("/v1/responses", json=fields).json()
+    Response.model_validate(whole, strict=True)
+    found = events(http, fields)
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    for event in found:
+        EVENT.validate_python(event, strict=True)
+    assert found[0]["type"] == "response.created"
+    last = found[-1]
+    assert last["type"] == ("response.incomplete" if script == "long" else "response.completed")
+    assert without_names(last["response"] | {"usage": None}) == without_names(whole | {"usage": None})
+    assert last["response"]["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
+    # Every item is opened, filled and closed in order, and its deltas are its text.
+    for index, item in enumerate(last["response"]["output"]):
+        own = [event for event in found if event.get("output_index") == index]
+        assert own[0]["type"] == "response.output_item.added"
+        assert own[-1] == {**own[-1], "type": "response.output_item.done", "item": item}
+        assert {event["item_id"] for event in own[1:-1]} == {item["id"]}
+        text = "".join(event["delta"] for event in own if event["type"].endswith(".delta"))
+        kind = item["type"]
+        given = item["content"][0]["text"] if "content" in item else item.get("arguments", item.get("input"))
+        assert text == given, kind
+
+
+def test_the_clients_own_stream_helper_ends_with_the_same_reply(client: openai.OpenAI) -> None:
+    with client.responses.stream(**ask("loop", tools=[WEATHER])) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["reasoning", "function_call"]
+    assert final.output[0].content[0].text == "Need weather."
+    assert final.output[1].arguments == '{"city":"Paris"}'
+    assert final.status == "completed"
+    assert final.usage.output_tokens_details.reasoning_tokens > 0
+
+
+SAMPLE = CASES[::7]
+
+
+@pytest.mark.parametrize("case", SAMPLE, ids=[case["id"] for case in SAMPLE])
+def test_recorded_replies(client: openai.OpenAI, case: dict[str, Any]) -> None:
+    want = expected(case, past_calls=True)
+    tools = [{"type": "function", **tool["function"]} for tool in chat_tools(case.get("tools"))]
+    reply = client.responses.create(
+        **ask(case["id"], tools=tools, parallel_tool_calls=True, max_output_tokens=len(ids_of(case)))
+    )
+    seen = Seen()
+    for item in reply.output:
+        if item.type == "reasoning":
+            seen.reasoning = "".join([seen.reasoning or "", item.content[0].text])
+        elif item.type == "message":
+            seen.content = "".join([seen.content or "", item.content[0].text])
+        else:
+            seen.calls.append((item.name, item.arguments))
+    assert (seen.reasoning, seen.content, seen.calls) == (want.reasoning, want.content, want.calls)
+    assert reply.status == ("incomplete" if want.finish == "length" else "completed")
+
+
+def test_tool_loop_by_items(client: openai.OpenAI) -> None:
+    first = client.responses.create(**ask("loop", tools=[WEATHER], store=False))
+    call = first.output[1]
+    items: list[Any] = [{"role": "user", "content": "hi"}]
+    items += [item.model_dump(exclude_none=True) for item in first.output]
+    items.append({"type": "function_call_output", "call_id": call.call_id, "output": '{"temp": 21}'})
+    second = client.responses.create(**ask("loop", tools=[WEATHER], instructions="Be brief.") | {"input": items})
+    assert second.output_text == "It is 21 C."
+    assert second.instructions == "Be brief."
+
+
+def test_tool_loop_by_previous_response_id(client: openai.OpenAI) -> None:
+    first = client.responses.create(**ask("loop", tools=[WEATHER]))
+    output = [{"type": "function_call_output", "call_id": first.output[1].call_id, "output": "21"}]
+    fields = ask("loop", tools=[WEATHER], previous_response_id=first.id) | {"input": output}
+    second = client.responses.create(**fields)
+    assert second.output_text == "It is 21 C."
+    assert second.previous_response_id == first.id
+    # A streamed reply can be gone on from as well, as soon as its last event is there.
+    with client.responses.stream(**fields) as stream:
+        third = stream.get_final_response()
+    fourth = client.responses.create(**ask("answer", tools=[WEATHER], previous_response_id=third.id))
+    assert fourth.output_text == "2 + 2 = 4."
+    fresh = client.responses.create(**ask("answer", tools=[WEATHER]))
+    assert fourth.usage.input_tokens > fresh.usage.input_tokens
+
+
+def test_history_is_what_the_chat_route_would_see(client: openai.OpenAI, http: httpx.Client) -> None:
+    """The same conversation costs the same prompt tokens, whichever API it comes through."""
+    items = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Need weather."}]},
+        {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": '{"city":"Paris"}'},
+        {"type": "function_call_output", "call_id": "call_1", "output": "21"},
+    ]
+    function = {k: WEATHER[k] for k in ("name", "parameters")}
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Weather?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "Need weather.",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "21"},
+    ]
+    response = client.responses.create(**ask("answer", tools=[WEATHER]) | {"input": items})
+    chat = client.chat.completions.create(
+        model="tiny",
+        messages=messages,
+        metadata={"script": "answer"},
+        tools=[{"type": "function", "function": function}],
+    )
+    assert response.usage.input_tokens == chat.usage.prompt_tokens
+
+
+def test_stored_replies_can_be_read_and_deleted(client: openai.OpenAI) -> None:
+    reply = client.responses.create(**ask("answer"))
+    assert client.responses.retrieve(reply.id) == reply
+    client.responses.delete(reply.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(reply.id)
+    kept_out = client.responses.create(**ask("answer", store=False))
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(kept_out.id)
+
+
+def test_tools_that_openai_hosts_are_left_out(client: openai.OpenAI) -> None:
+    reply = client.responses.create(**ask("answer", tools=[{"type": "web_search"}, WEATHER]))
+    assert [tool.type for tool in reply.tools] == ["function"]
+
+
+def test_structured_output(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"result": {"type": "boolean"}}, "required": ["result"]}
+    shape = {"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}}
+    reply = client.responses.create(**ask("wf-constrain-final-json", text=shape))
+    assert json.loads(reply.output_text).keys() == {"result"}
+    assert reply.text.format.name == "answer"
+
+
+WRONG: list[tuple[str, dict[str, Any], str | None]] = [
+    ("no input", {"input": None}, "input"),
+    ("input number", {"input": 5}, None),
+    ("input item", {"input": ["x"]}, None),
+    ("input item type", {"input": [{"type": "computer_call"}]}, "input[0].type"),
+    ("role", {"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
+    ("content", {"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+    ("a picture", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
+    ("call without name", {"input": [{"type": "function_call", "call_id": "a", "arguments": "{}"}]}, "input[0].name"),
+    ("call without id", {"input": [{"type": "function_call", "name": "a", "arguments": "{}"}]}, "input[0].call_id"),
+    ("output of no call", {"input": [{"type": "function_call_output", "call_id": "x", "output": "1"}]}, "input"),
+    ("output", {"input": [{"type": "function_call_output", "call_id": "x", "output": 1}]}, "input[0].output"),
+    ("reasoning", {"input": [{"type": "reasoning", "content": "x"}]}, "input[0].content"),
+    ("instructions", {"instructions": 5}, "instructions"),
+    ("previous_response_id", {"previous_response_id": "resp_nope"}, "previous_response_id"),
+    ("background", {"background": True}, "background"),
+    ("conversation", {"conversation": "conv_1"}, "conversation"),
+    ("stream", {"stream": "yes"}, "stream"),
+    ("tools", {"tools": "x"}, "tools"),
+    ("tool without type", {"tools": [{"name": "x"}]}, "tools[0].type"),
+    ("tool without name", {"tools": [{"type": "function"}]}, "tools[0].name"),
+    ("tool parameters", {"tools": [{"type": "function", "name": "a", "parameters": 5}]}, "tools[0].parameters"),
+    ("tool_choice", {"tool_choice": {"type": "mcp"}}, "tool_choice.type"),
+    ("tool_choice of an unknown tool", {"tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
+    ("reasoning effort", {"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
+    ("reasoning type", {"reasoning": "high"}, None),
+    ("text format", {"text": {"format": {"type": "xml"}}}, "text.format"),
+    ("max_output_tokens", {"max_output_tokens": 0}, "max_output_tokens"),
+    ("temperature", {"temperature": 3}, "temperature"),
+    ("top_p", {"top_p": "x"}, "top_p"),
+    ("top_logprobs", {"top_logprobs": 99}, "top_logprobs"),
+    ("metadata", {"metadata": {"a": 1}}, "metadata.a"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("change", "param"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+def test_each_wrong_field_is_a_400_that_names_it(
+    http: httpx.Client, change: dict[str, Any], param: str | None, stream: bool
+) -> None:
+    fields = {"model": "tiny", "input": "hi", "max_output_tokens": 4, "stream": stream} | change
+    reply = http.post("/v1/responses", json={k: v for k, v in fields.items() if v is not None})
+    assert reply.status_code == 400, reply.text
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    if param is not None:
+        assert error["param"] == param, error
+
+
+def test_a_long_reply_streams_whole(client: openai.OpenAI) -> None:
+    with client.responses.stream(**ask("long")) as stream:
+        final = stream.get_final_response()
+    assert final.output_text == LONG
