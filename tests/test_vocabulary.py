@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from feeding import encode
-from harmony_plugin import Dialect, Options, Stream, Vocabulary, parse
+from harmony_plugin import Delta, Dialect, Options, Stream, Vocabulary, parse
 from harmony_plugin import vocabulary as module
 from harmony_plugin.vocabulary import Special, harmony_encoding, harmony_vocabulary
 
@@ -62,6 +62,11 @@ def test_ids_beyond_the_table_are_decoded_each_time() -> None:
     vocabulary = Vocabulary({large: b"x", large + 1: b"\xc3"}.__getitem__)
     assert parse([200008, large, large], decode=vocabulary).content == "xx"
     assert parse([200008, large + 1, 200002], decode=vocabulary).content == "�"
+
+
+def test_id_without_text_gives_nothing() -> None:
+    stream = Stream(decode={1: b"a", 2: b""}.__getitem__)
+    assert [stream.feed([token]) == Delta() for token in (200008, 1, 2, 2, 1)] == [True, False, True, True, False]
 
 
 def test_ids_that_are_no_integers_are_misuse() -> None:

@@ -86,7 +86,8 @@ class Vocabulary:
         except UnicodeDecodeError:
             self._keep(token, data.decode("utf-8", "surrogateescape"))
             return data
-        self.text[token] = piece
+        if piece:  # an id without text is nothing to give out
+            self.text[token] = piece
         self._keep(token, piece)
         return piece
 
