@@ -2,7 +2,8 @@
 
 Everything is `python -m harmony_plugin.llamacpp` except that the chat handler is given `Scripts.processors`; see
 `harmony_plugin.demo.script` for how a request chooses its script. Malformed replies can only be replayed with
-`--headers free` (constrained headers would not let them be sampled), so that is the default here.
+`--headers free` (constrained headers would not let them be sampled), so that is the default here; so is temperature 0,
+since nothing is left to chance.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except (OSError, ValueError) as error:
             raise SettingsError(f"script: {error}") from error
 
-    serve(["--headers", "free", *(sys.argv[1:] if argv is None else argv)], parser=parser, hook=hook)
+    serve(["--headers", "free", "--temperature", "0", *(sys.argv[1:] if argv is None else argv)], parser=parser, hook=hook)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def call(name: str, arguments: str, end: str = "<|call|>") -> str:
     return f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{arguments}{end}"
 
 
-LONG = " ".join(f"word{i}" for i in range(2_000))
+ENDLESS = 6_000
+LONG = " ".join(f"word{i}" for i in range(200))
 WEATHER = {
     "type": "function",
     "function": {
@@ -68,6 +69,11 @@ WEATHER = {
 SCRIPTS: list[dict[str, Any]] = [
     {"id": "answer", "raw": answer("2 + 2 = 4.", "Simple arithmetic.")},
     {"id": "long", "raw": answer(LONG, "Long.")},
+    # Far longer than any test waits for: what is left of it must not be generated.
+    {
+        "id": "endless",
+        "token_ids": encoding().encode("<|channel|>final<|message|>", allowed_special="all") + ENDLESS * [350],
+    },
     {"id": "unicode", "raw": answer('München 🦙 東京\n\ttab "quote"', "naïve")},
     {
         "id": "loop",

@@ -36,10 +36,6 @@ Json: TypeAlias = "dict[str, Any]"
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its reply was complete."""
-
-
 def create_engine(
     models: Sequence[ModelSettings], max_queue: int, logits_processors: ProcessorFactory | None = None
 ) -> Engine:
@@ -86,6 +82,7 @@ class _Server:
         self.settings = settings
         self.store = responses.Store(settings.stored_responses)
         self.metrics = Metrics(lambda: len(engine.line), lambda: int(engine.running is not None))
+        engine.on_chunk = self.metrics.chunks.inc
         self._key = settings.api_key.encode() if settings.api_key is not None else None
 
     def router(self) -> APIRouter:
@@ -284,7 +281,7 @@ class _Server:
             await _unless_gone(request, turn.generation.start())
         except BaseException as error:
             turn.generation.cancel()
-            if isinstance(error, ClientGone):
+            if isinstance(error, errors.ClientGone):
                 self.metrics.cancelled.labels(turn.endpoint).inc()
             raise
         return turn
@@ -382,7 +379,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientGone
+        raise errors.ClientGone
     finally:
         for task in (working, watching):
             if not task.done():

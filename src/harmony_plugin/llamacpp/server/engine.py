@@ -165,6 +165,7 @@ class Generation:
         try:
             if not self._cancelled:
                 for chunk in self._run():
+                    self._engine.on_chunk()
                     if self._cancelled:
                         break
                     self._loop.call_soon_threadsafe(put, chunk)
@@ -216,6 +217,7 @@ class Engine:
         max_queue: int,
         prepare: Callable[[Any, stock.ModelSettings], None] | None = None,
     ) -> None:
+        self.on_chunk: Callable[[], None] = lambda: None  # called in the engine's thread
         self.line = Line(max_queue)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self.running: Generation | None = None

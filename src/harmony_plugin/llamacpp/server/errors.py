@@ -19,7 +19,7 @@ from ...errors import RequestError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["Busy", "Unauthorized", "body", "from_validation", "install", "of", "response"]
+__all__ = ["Busy", "ClientGone", "Unauthorized", "body", "from_validation", "install", "of", "response"]
 
 log = logging.getLogger("harmony_plugin.server")
 
@@ -48,6 +48,13 @@ class Unauthorized(RequestError):
 
     def __init__(self) -> None:
         super().__init__("Invalid API key", None, "invalid_api_key", 401)
+
+
+class ClientGone(RequestError):
+    """The client closed the connection before its reply was complete, so nobody reads this one; it is for the log."""
+
+    def __init__(self) -> None:
+        super().__init__("The client closed the connection.", None, "client_closed_request", 499)
 
 
 def of(error: BaseException) -> RequestError:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the server. Names follow Prometheus' rules (base units, `_total`); this module knows no HTTP."""
+"""Prometheus metrics of the server, named by Prometheus' rules (base units, `_total`). Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class Metrics:
             "harmony_requests_cancelled", "Requests whose client went away", ["endpoint"], registry=self.registry
         )
         self._tokens = Counter("harmony_tokens", "Tokens, by kind", ["model", "kind"], registry=self.registry)
+        self.chunks = Counter(
+            "harmony_chunks", "Chunks and whole replies generated, wanted or not", registry=self.registry
+        )
         self.first = Histogram(
             "harmony_time_to_first_chunk_seconds",
             "From the request to the first text, waiting included",

@@ -57,7 +57,10 @@ def main(
     try:
         engine.load()
     except Exception as error:
-        complain(f"cannot serve model {chosen.models[0].model}: {' '.join(str(error).split())}")
+        said = " ".join(str(error).split())
+        if said.startswith("Failed to load model"):
+            said += " (is the file a GGUF, and whole? `--verbose true` shows what llama.cpp says)"
+        complain(f"cannot serve model {chosen.models[0].model}: {said}")
         sys.exit(NO_MODEL)
     try:
         uvicorn.Server(config).run()
