@@ -22,7 +22,6 @@ from vllm_rig.replies import (
     Script,
     Told,
     chat_choices,
-    comparable,
     encode,
     encode_plain,
     encoding,
@@ -174,11 +173,12 @@ def test_tool_loop_of_chat(server: Any, run: Run) -> None:
     for answer in run(work()):
         prompt = encoding().decode(answer.prompt_ids)
         turn = prompt.index("What is the weather in Rome?")
-        assert prompt[turn:] == (
+        # Where the tool's `to=assistant` stands differs between releases of the Harmony library.
+        assert prompt[turn:].replace(" to=assistant", "") == (
             "What is the weather in Rome?<|end|>"
             "<|start|>assistant<|channel|>analysis<|message|>Let me think.<|end|>"
             '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>'
-            "<|start|>functions.get_weather to=assistant<|channel|>commentary<|message|>31 degrees<|end|>"
+            "<|start|>functions.get_weather<|channel|>commentary<|message|>31 degrees<|end|>"
             "<|start|>assistant"
         )
         assert "type get_weather = (_: {" in prompt
@@ -467,12 +467,12 @@ def test_random_output(server: Any, run: Run) -> None:
         expected = right(scripts[seed], [WEATHER])
         if isinstance(told, BaseException):
             wrong[seed, api, stream] = repr(told)
-        elif (
-            comparable(told.fields, api, stream) != expected.fields
-            or told.reasoning_tokens != expected.reasoning_tokens
-        ):
-            text = encoding().decode(scripts[seed].seen)
-            wrong[seed, api, stream] = f"{text!r}\n  got {told.fields}\n  not {expected.fields}"
+        else:
+            got = (*told.fields, told.reasoning_tokens)
+            wanted = (*expected.fields, expected.reasoning_tokens)
+            if got != wanted:
+                text = encoding().decode(scripts[seed].seen)
+                wrong[seed, api, stream] = f"{text!r}\n  got {got}\n  not {wanted}"
     assert not wrong, "\n".join(f"{key}: {what}" for key, what in list(wrong.items())[:8])
 
 
