@@ -4,6 +4,7 @@ Prints, a round at a time, how many replies were exact and what memory the API s
 wrong, the log tells of an error, or a request is left behind.
 
     .venv/bin/python benchmarks/vllm_load.py --rounds 10 --streams 64
+    .venv/bin/python benchmarks/vllm_load.py --kind llama -- --data-parallel-size 2    # more flags for vllm serve
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--api-servers", type=int, default=1)
+    parser.add_argument("--kind", choices=("gpt_oss", "llama"), default="gpt_oss", help="the tiny model's type")
+    parser.add_argument("flags", nargs="*", help="more flags for vllm serve, behind --")
     arguments = parser.parse_args()
-    flags = ("--api-server-count", str(arguments.api_servers)) if arguments.api_servers > 1 else ()
     with (
         tempfile.TemporaryDirectory() as logs,
-        running(Launch(flags=flags), Path(logs) / "server.log") as server,
+        running(Launch(kind=arguments.kind, flags=tuple(arguments.flags)), Path(logs) / "server.log") as server,
     ):
         good = asyncio.run(soak(server, arguments.rounds, arguments.streams))
         deadline = time.monotonic() + 30

@@ -430,6 +430,24 @@ def test_bad_requests_are_client_errors(server: Any, run: Run) -> None:
         assert error.body["message"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_setting_of_one_request(api: Api, server: Any, run: Run) -> None:
+    """`chat_template_kwargs` change where a preamble goes, for this request only."""
+    script = Script(
+        tuple(
+            encode(
+                "<|channel|>commentary<|message|>I will look.<|end|><|start|>assistant"
+                "<|channel|>final<|message|>Sunny.<|return|>"
+            )
+        )
+    )
+    extra = {"chat_template_kwargs": {"harmony": {"commentary": "reasoning"}}}
+    for told in both(run, server.url, lambda c, stream: c.ask(api, script, stream=stream, extra=extra)):
+        assert told.fields == ("I will look.", "Sunny.", [])
+    for told in both(run, server.url, lambda c, stream: c.ask(api, script, stream=stream)):
+        assert told.fields == (None, "I will look.\nSunny.", [])
+
+
 # What nobody thought of
 
 

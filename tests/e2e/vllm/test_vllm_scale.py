@@ -1,4 +1,4 @@
-"""The same plugin behind two API server processes, with several tokens to a delta."""
+"""The same plugin behind two API server processes, with several tokens to a delta and a setting of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from vllm_rig.replies import APIS, Api, Clients, comparable, gather_bounded
 from vllm_rig.server import Launch
 
 CASES = load()
-LAUNCH = Launch(flags=("--api-server-count", "2", "--stream-interval", "7"))
+LAUNCH = Launch(
+    flags=("--api-server-count", "2", "--stream-interval", "7"),
+    environment=(("HARMONY_COMMENTARY", "reasoning"),),  # a setting must reach every process
+)
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_deltas_of_several_tokens(api: Api, told: Any) -> None:
     wrong = {}
     for case in CASES:
         reply = told[case.id, api]
-        expected = comparable(right(case.script, case.tools).fields, api, True)
+        expected = comparable(right(case.script, case.tools, commentary="reasoning").fields, api, True)
         if isinstance(reply, BaseException):
             wrong[case.id] = repr(reply)
         elif comparable(reply.fields, api, True) != expected:
@@ -63,7 +66,7 @@ def test_both_api_servers_answer(server: Any, run: Any) -> None:
 
     async def work() -> Any:
         async with Clients(server.url) as clients:
-            return await run_round(clients, 7)
+            return await run_round(clients, 7, commentary="reasoning")
 
     seen = run(work())
     assert not seen.wrong, "\n".join(seen.wrong[:5])

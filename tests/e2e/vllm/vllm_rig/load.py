@@ -59,8 +59,11 @@ class Round:
     wrong: list[str] = field(default_factory=list)
 
 
-async def run_round(clients: Clients, seed: int, streams: int = 64) -> Round:
-    """So many streams at once, every third hung up on mid-way; each of the others is held against the core."""
+async def run_round(clients: Clients, seed: int, streams: int = 64, **options: Any) -> Round:
+    """So many streams at once, every third hung up on mid-way; each of the others is held against the core.
+
+    `options`: fields of the core's `Options` that the server was started with.
+    """
 
     async def one(number: int) -> tuple[str, Any, Any]:
         wanted = script(seed * 1000 + number)
@@ -78,7 +81,7 @@ async def run_round(clients: Clients, seed: int, streams: int = 64) -> Round:
             seen.wrong.append(f"{api}: {told!r}")
         elif told.finish == LEFT:
             seen.left += 1
-        elif comparable(told.fields, api, True) == right(wanted, [WEATHER]).fields:
+        elif comparable(told.fields, api, True) == right(wanted, [WEATHER], **options).fields:
             seen.exact += 1
         else:
             seen.wrong.append(f"{api}: got {told.fields}")
