@@ -6,12 +6,14 @@ import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harmony_plugin import parse
+from harmony_plugin.demo.model import build_model
 from harmony_plugin.errors import RequestError
 
 from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
@@ -421,6 +423,18 @@ def test_the_processor_factory_gets_the_prompt_and_the_request(llama: Any, handl
     spying(llama=llama, messages=[USER], max_tokens=1, metadata={"a": "b"})
     assert seen[0][0] == handler.prompt(llama, messages=[USER])
     assert seen[0][1]["metadata"] == {"a": "b"}
+
+
+def test_a_dropped_model_is_freed(handler: HarmonyChatHandler) -> None:
+    llama = llama_cpp.Llama(str(build_model()), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
+    handler.prepare(llama)
+    chunks = handler(llama=llama, messages=[USER], stream=True, max_tokens=3)
+    gone = weakref.ref(llama)
+    del llama
+    assert add_up(list(chunks))["finish_reason"] == "length"
+    del chunks
+    gc.collect()
+    assert gone() is None
 
 
 # Bad requests.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import inspect
 import random
+import weakref
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -80,9 +81,10 @@ class Engine:
     """
 
     def __init__(self, llama: Any) -> None:
-        self.llama = llama
-        self._model = _need(_need(llama, "_model"), "model")
-        self.vocabulary = _need(llama._model, "vocab")
+        # Not held: what is known of a model is kept by its `Llama`, and must not keep it in memory.
+        self.llama = weakref.proxy(llama)
+        self.name = str(llama.model_path)
+        self.vocabulary = _need(_need(llama, "_model"), "vocab")
         self.context_size: int = llama.n_ctx()
         self.vocabulary_size: int = llama.n_vocab()
         self.eos: int = llama.token_eos()
@@ -96,10 +98,6 @@ class Engine:
         # A model loaded with a seed of its own repeats its replies; without one they differ.
         fixed = seed != llama_cpp.LLAMA_DEFAULT_SEED
         self._seeds = random.Random(seed) if fixed else random.Random()
-
-    @property
-    def name(self) -> str:
-        return str(self.llama.model_path)
 
     def lookup(self, text: str) -> int | None:
         """The id of a special token by its text; None where the vocabulary has none."""

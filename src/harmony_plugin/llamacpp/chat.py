@@ -7,7 +7,9 @@ what it writes are done elsewhere. Knows nothing of HTTP.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import threading
 import time
 import uuid
 import weakref
@@ -20,7 +22,7 @@ from ..errors import RequestError
 from ..prompts import PromptOptions, Prompts
 from ..vocabulary import Vocabulary, vocabulary_of
 from ._compat import Engine, Processor, stock_defaults
-from .constraints import Constraint, Grammars
+from .constraints import Allowed, Constraint, Grammars
 from .generation import Generation, Opening, TokenLogprob
 from .request import ChatRequest
 from .settings import Defaults
@@ -35,13 +37,48 @@ log = logging.getLogger("harmony_plugin.llamacpp")
 
 @dataclass
 class Model:
-    """What is known of a loaded model: read once, kept as long as its `Llama`."""
+    """What is known of a loaded model: read once, kept as long as its `Llama`, shared by all handlers.
+
+    :raises ValueError: the vocabulary is not Harmony's; says what to do.
+    """
 
     engine: Engine
     dialect: Dialect
     vocabulary: Vocabulary
     opening: Opening
     grammars: Grammars
+
+    @classmethod
+    def of(cls, llama: Any, prompts: Prompts) -> Model:
+        with _MODELS_LOCK:
+            model = _MODELS.get(llama)
+            if model is None:
+                model = _MODELS[llama] = cls._read(Engine(llama), prompts.encode)
+            return model
+
+    @classmethod
+    def _read(cls, engine: Engine, encode: Callable[[str], list[int]]) -> Model:
+        try:
+            dialect = Dialect.from_vocabulary(engine.lookup, reserved=range(199998, 201088))
+            if dict(dialect.ids) != dict(Dialect().ids):
+                raise ValueError("its markers have other ids than o200k_harmony's")
+            for text in ("assistant", " functions", "analysis", "1234 größer 你好"):
+                if b"".join(map(engine.piece, encode(text))) != text.encode():
+                    raise ValueError(f"its tokens for {text!r} are not o200k_harmony's")
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{engine.name}: this model does not have the Harmony vocabulary (o200k_harmony): {error}. The chat "
+                "format `harmony` is for gpt-oss and its fine-tunes; load other models with their own chat format, "
+                "and convert a gpt-oss fine-tune to GGUF with the tokenizer that gpt-oss came with."
+            ) from error
+        ids = dialect.ids
+        final = [ids["channel"], *encode("final"), ids["message"]]
+        opening = Opening([ids["end"], ids["start"], *encode("assistant"), *final], final)
+        return cls(engine, dialect, vocabulary_of(engine.piece, dialect), opening, Grammars(engine))
+
+
+_MODELS: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
+_MODELS_LOCK = threading.Lock()
 
 
 class HarmonyChatHandler:
@@ -71,7 +108,8 @@ class HarmonyChatHandler:
         self._prompt_options = prompt
         self._prompts: Prompts | None = None
         self._logits_processors = logits_processors
-        self._models: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
+        # Header texts come again with every request.
+        self._header_ids = functools.lru_cache(maxsize=4096)(lambda text: tuple(self.prompts.encode(text)))
 
     @property
     def prompts(self) -> Prompts:
@@ -85,7 +123,7 @@ class HarmonyChatHandler:
 
         :raises ValueError: the vocabulary is not Harmony's; the message says what to do.
         """
-        model = self._model(llama)
+        model = Model.of(llama, self.prompts)
         with contextlib.suppress(ImportError):  # without llguidance only schemas are refused
             model.grammars.prepare()
 
@@ -96,7 +134,7 @@ class HarmonyChatHandler:
             `reasoning_effort` matter.
         :raises RequestError: as a call would.
         """
-        self._model(llama)
+        Model.of(llama, self.prompts)
         return self._ids(ChatRequest.read(fields, self.defaults))
 
     @overload
@@ -114,7 +152,7 @@ class HarmonyChatHandler:
     ) -> dict[str, Any] | Iterator[dict[str, Any]]:
         fields = _said(fields)
         fields.update(messages=messages, stream=stream)
-        model = self._model(llama)
+        model = Model.of(llama, self.prompts)
         request = ChatRequest.read(fields, self.defaults)
         prompt = self._ids(request)
         if len(prompt) >= model.engine.context_size:
@@ -134,12 +172,16 @@ class HarmonyChatHandler:
             tool_choice="none" if request.tool_choice == "none" else "auto",
         )
 
-        def constraint() -> Constraint | None:
-            if not Constraint.needed(request):
-                return None
-            return Constraint(request, model.grammars, model.dialect.ids, self.prompts.encode, options)
-
-        constraint()  # a schema that cannot be enforced is refused now, not when chunks have been sent
+        allowed = None
+        if fields.get("grammar") is None and Allowed.needed(request):
+            allowed = Allowed(request, model.grammars, model.dialect.ids, self._header_ids, options)
+        elif Allowed.wanted(request):
+            raise RequestError(
+                "grammar holds the whole output, markers included: it goes with neither response_format nor strict or "
+                "required tools",
+                "grammar",
+                "invalid_value",
+            )
 
         def generate(index: int) -> Generation:
             processors = list(fields.get("logits_processor") or ())
@@ -154,13 +196,13 @@ class HarmonyChatHandler:
                 Stream(prompt=prompt, tools=names, options=options, decode=model.vocabulary),
                 markers=model.dialect.ids,
                 opening=model.opening,
-                constraint=constraint(),
+                constraint=None if allowed is None else Constraint(allowed),
                 processors=processors,
                 extra={"grammar": grammar} if grammar is not None else None,
                 seed=None if request.seed is None else request.seed + index,
             )
 
-        completion = Completion(model, request, generate)
+        completion = Completion(llama, model, request, generate)
         return completion.chunks() if request.stream else completion.whole()
 
     def _ids(self, request: ChatRequest) -> list[int]:
@@ -171,38 +213,12 @@ class HarmonyChatHandler:
             reasoning_effort=request.reasoning_effort,
         )
 
-    def _model(self, llama: Any) -> Model:
-        model = self._models.get(llama)
-        if model is None:
-            model = self._models[llama] = self._read(llama)
-        return model
-
-    def _read(self, llama: Any) -> Model:
-        engine = Engine(llama)
-        encode = self.prompts.encode
-        try:
-            dialect = Dialect.from_vocabulary(engine.lookup, reserved=range(199998, 201088))
-            if dict(dialect.ids) != dict(Dialect().ids):
-                raise ValueError("its markers have other ids than o200k_harmony's")
-            for text in ("assistant", " functions", "analysis", "1234 größer 你好"):
-                if b"".join(map(engine.piece, encode(text))) != text.encode():
-                    raise ValueError(f"its tokens for {text!r} are not o200k_harmony's")
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"{engine.name}: this model does not have the Harmony vocabulary (o200k_harmony): {error}. The chat "
-                "format `harmony` is for gpt-oss and its fine-tunes; load other models with their own chat format, "
-                "and convert a gpt-oss fine-tune to GGUF with the tokenizer that gpt-oss came with."
-            ) from error
-        ids = dialect.ids
-        final = [ids["channel"], *encode("final"), ids["message"]]
-        opening = Opening([ids["end"], ids["start"], *encode("assistant"), *final], final)
-        return Model(engine, dialect, vocabulary_of(engine.piece, dialect), opening, Grammars(engine))
-
 
 class Completion:
     """One request's choices, one after the other, written down as OpenAI does."""
 
-    def __init__(self, model: Model, request: ChatRequest, generate: Callable[[int], Generation]) -> None:
+    def __init__(self, llama: Any, model: Model, request: ChatRequest, generate: Callable[[int], Generation]) -> None:
+        self._llama = llama  # stays loaded while chunks are drawn
         self._engine = model.engine
         self._request = request
         self._generate = generate

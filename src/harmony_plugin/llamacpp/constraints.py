@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from .. import Options
@@ -23,17 +25,34 @@ from ..errors import RequestError
 
 if TYPE_CHECKING:
     from ._compat import Engine
-    from .request import ChatRequest
+    from .request import ChatRequest, Tool
 
-__all__ = ["Constraint", "Grammars"]
+__all__ = ["Allowed", "Constraint", "Grammars"]
 
 COMPILED_SCHEMAS = 64
 """How many schemas a `Grammars` keeps compiled."""
 
-BUILTIN_RECIPIENTS = {
-    "python": ("python",),
-    "browser": ("browser.search", "browser.open", "browser.find"),
+BUILTIN_RECIPIENTS = ("python", "browser.search", "browser.open", "browser.find")
+
+# The first of o200k_harmony's special ids; they reach to the vocabulary's end.
+FIRST_SPECIAL = 199_998
+FORBIDDEN = float("-inf")
+
+# How enforced JSON is written, whatever the schema says in `x-guidance`. White space between its parts is bounded:
+# models that are lost write it without end. Of several `oneOf` branches any may match: counting is beyond a grammar.
+STYLE: Any = {
+    "lenient": False,
+    "coerce_one_of": True,
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
 }
+
+# Bounds on what a schema may ask of llguidance, which takes some numbers at their word: seconds and gigabytes.
+MOST_SCHEMA_TEXT = 1_000_000
+MOST_COUNTED = 20_000
+MOST_MULTIPLE = 10_000
+COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties")
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -98,7 +117,8 @@ class Grammars:
         :param where: the request's field that the schema came from.
         :raises RequestError: the schema cannot be enforced; says why.
         """
-        key = json.dumps(schema, sort_keys=False, ensure_ascii=True)
+        _refuse_bombs(schema, where)
+        key = json.dumps(schema)
         with self._lock:
             if key in self._compiled:
                 self._compiled.move_to_end(key)
@@ -114,14 +134,16 @@ class Grammars:
                 "unsupported",
             ) from error
         try:
-            # Defaults stand behind the schema's own `x-guidance`, which must not reach in from a client: overrides do.
-            grammar = LLMatcher.grammar_from_json_schema(key, overrides={"lenient": False})
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(key, overrides=STYLE), log_level=0)
             problem = matcher.get_error() if matcher.is_error() else ""
+            if not problem:
+                first = matcher.deep_copy()
+                first.compute_bitmask()
+                problem = "no JSON value satisfies it" if first.is_error() else ""
         except Exception as error:
             problem = str(error)
         if problem:
-            raise RequestError(f"{where} cannot be enforced: {_first_line(problem)}", where, "invalid_json_schema")
+            raise RequestError(f"{where} cannot be enforced: {_reason(problem)}", where, "invalid_json_schema")
         with self._lock:
             self._compiled[key] = matcher
             while len(self._compiled) > COMPILED_SCHEMAS:
@@ -129,81 +151,68 @@ class Grammars:
         return matcher
 
 
-class Constraint:
-    """A logits processor for one reply, told of every id by `accept`.
+class Allowed:
+    """The trees of all headers that a request allows, from behind `<|start|>assistant` on. Shared by its choices.
 
-    Another processor that runs later has the last word. Should it bring up an id that is not allowed, the constraint
-    steps aside for the rest of the reply.
+    :ivar root: where a reply begins.
+    :ivar answer: where it goes on when no more reasoning may come.
+    :raises RequestError: a schema cannot be enforced.
     """
 
     def __init__(
         self, request: ChatRequest, grammars: Grammars, markers: Mapping[str, int], encode: Encode, options: Options
     ) -> None:
-        self.failed = False
-        """Whether a schema grew beyond the engine's bounds while it was enforced: the reply must end here."""
-        self._markers = markers
-        self._encode = encode
-        self._first_special = min(markers[kind] for kind in markers if markers[kind] >= 0)
-        self._root, self._answer = Node(), Node()
-        self._matcher: Any = None
-        self._mask: Any = None
-        self._allow(request, grammars, options)
-        assistant = encode("assistant")
-        self._between = Node()
-        self._after_call = Node({markers["return"]: Node()})
-        for node in (self._between, self._after_call):
-            node.add([markers["start"], *assistant], self._root)
-        self._state: Node | Body | None = self._root
-
-    @classmethod
-    def needed(cls, request: ChatRequest) -> bool:
-        return (
-            request.headers == "constrain"
-            or request.schema is not None
-            or request.tool_choice == "required"
-            or any(tool.strict for tool in request.tools)
-        )
-
-    # Building the trees.
-
-    def _allow(self, request: ChatRequest, grammars: Grammars, options: Options) -> None:
-        end, call, ends = (self._markers[kind] for kind in ("end", "call", "return"))
+        self.markers = markers
+        self.encode = encode
+        self.root, self.answer = Node(), Node()
+        end, call, over = (markers[kind] for kind in ("end", "call", "return"))
         required, shaped = request.tool_choice == "required", request.schema is not None
-        closing = (ends, end, self._markers["endoftext"]) if self._markers["endoftext"] >= 0 else (ends, end)
-        reasoning = Body((end,))
-        self._message("analysis", reasoning, trees=(self._root,))
-        for channel in options.channels:
-            self._message(channel, Body((end,)), trees=(self._root,))
-        if not required:
-            if shaped:
-                assert request.schema is not None
-                final = Body((ends,), grammars.compile(request.schema, "response_format"))
-            else:
-                final = Body(closing)
-            self._message("final", final)
-        preamble_is_content = options.commentary == "content"
-        if not (shaped and preamble_is_content):
-            # Nothing but a call may follow where one is required, so a preamble cannot end the reply there.
-            trees = (self._root,) if required or not request.callable_names else (self._root, self._answer)
-            self._message("commentary", Body((end,) if required else (end, ends)), trees=trees)
+        # Reasoning ends in another message, never in the end of the reply: there is always an answer.
+        for channel in ("analysis", *options.channels):
+            self._message(channel, Body((end,)), trees=(self.root,))
+        if request.schema is not None and not required:
+            self._message("final", Body((over,), grammars.compile(request.schema, "response_format")))
+        elif not required:
+            closing = tuple(token for token in (over, end, markers["endoftext"]) if token >= 0)
+            self._message("final", Body(closing))
+        # A preamble is shown beside the answer, which would no longer be JSON.
+        if not (shaped and options.commentary == "content"):
+            preamble = Body((end,) if required else (end, over))
+            final_next = required or not request.callable_names
+            self._message("commentary", preamble, trees=(self.root,) if final_next else (self.root, self.answer))
         for i, tool in enumerate(request.tools):
             if tool.name not in request.callable_names:
                 continue
-            where, matcher = f"tools[{i}].function.parameters", None
-            if tool.strict:
-                matcher = grammars.compile(tool.parameters, where)
-            elif required:
-                try:
-                    matcher = grammars.compile(tool.parameters, where)
-                except RequestError:
-                    matcher = grammars.compile({"type": "object"}, where)
-            body = Body((call,) if matcher else (call, end, ends), matcher, call=True)
+            matcher = self._arguments(tool, f"tools[{i}].function.parameters", grammars, required)
+            body = Body((call,) if matcher else (call, end, over), matcher, call=True)
             self._message("commentary", body, recipient=f"functions.{tool.name}")
         if options.builtin_tools == "tool_calls" and not required:
-            for recipients in BUILTIN_RECIPIENTS.values():
-                for recipient in recipients:
-                    body = Body((call, end), call=True)
-                    self._message("analysis", body, recipient=recipient, kind="code", trees=(self._root,))
+            for recipient in BUILTIN_RECIPIENTS:
+                body = Body((call, end), call=True)
+                self._message("analysis", body, recipient=recipient, kind="code", trees=(self.root,))
+
+    @staticmethod
+    def needed(request: ChatRequest) -> bool:
+        """Whether the request asks for anything that must be enforced, headers included."""
+        return request.headers == "constrain" or Allowed.wanted(request)
+
+    @staticmethod
+    def wanted(request: ChatRequest) -> bool:
+        """Whether the client asks for it."""
+        strict = any(tool.strict for tool in request.tools)
+        return strict or request.schema is not None or request.tool_choice == "required"
+
+    @staticmethod
+    def _arguments(tool: Tool, where: str, grammars: Grammars, required: bool) -> Any:
+        if tool.strict:
+            return grammars.compile(tool.parameters, where)
+        if not required:
+            return None
+        try:
+            return grammars.compile(tool.parameters, where)
+        except RequestError:
+            # Nobody asked for the schema to be enforced; a call there must be.
+            return grammars.compile({"type": "object"}, where)
 
     def _message(
         self,
@@ -215,47 +224,67 @@ class Constraint:
         trees: tuple[Node, ...] | None = None,
     ) -> None:
         """Allow a message, in each way that models write its header; the most usual comes first."""
-        begin, constrain, message = (self._markers[k] for k in ("channel", "constrain", "message"))
+        begin, constrain, message = (self.markers[k] for k in ("channel", "constrain", "message"))
         plain: list[list[int | str]] = [[begin, channel]]
         if recipient is not None:
             plain = [[begin, f"{channel} to={recipient}"], [f" to={recipient}", begin, channel]]
         typed: list[list[int | str]] = []
-        for head in plain:
-            *front, last = head
-            typed += [[*front, f"{last} ", constrain, kind], [*head, constrain, kind], [*front, f"{last} {kind}"]]
+        for *front, last in plain:
+            typed += [
+                [*front, f"{last} ", constrain, kind],
+                [*front, last, constrain, kind],
+                [*front, f"{last} {kind}"],
+            ]
         if recipient is not None:
             headers = [*typed, *plain]
-        elif body.matcher is not None or channel == "final":
+        elif channel == "final":
             headers = [*plain, *typed]
         else:
             headers = plain
-        for tree in (self._root, self._answer) if trees is None else trees:
+        for tree in (self.root, self.answer) if trees is None else trees:
             # What is put in for the model is written in the usual way, so one header is enough there.
-            for header in headers[:1] if tree is self._answer else headers:
-                path = [i for part in header for i in ([part] if isinstance(part, int) else self._encode(part))]
+            for header in headers[:1] if tree is self.answer else headers:
+                path = [i for part in header for i in ([part] if isinstance(part, int) else self.encode(part))]
                 tree.add([*path, message], body)
 
-    # Following the reply.
+
+class Constraint:
+    """A logits processor for one reply, told of every id by `accept`.
+
+    Another processor that runs later has the last word. Should it bring up an id that is not allowed, the constraint
+    steps aside for the rest of the reply.
+
+    :ivar failed: a schema grew beyond llguidance's bounds while it was enforced: the reply must end here.
+    """
+
+    def __init__(self, allowed: Allowed) -> None:
+        self.failed = False
+        self._markers = allowed.markers
+        self._root, self._answer = allowed.root, allowed.answer
+        self._opening = [allowed.markers["start"], *allowed.encode("assistant")]
+        self._between = Node()
+        self._after_call = Node({allowed.markers["return"]: Node()})
+        self._continue_at(self._root)
+        self._state: Node | Body | None = self._root
+        self._matcher: Any = None
+        self._mask: Any = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Leave only the scores of what may come next."""
         state = self._state
         if isinstance(state, Node):
             if state.next:
                 allowed = list(state.next)
                 kept = scores[allowed]
-                scores[:] = float("-inf")
+                scores[:] = FORBIDDEN
                 scores[allowed] = kept
         elif state is not None:
             ends = list(state.ends)
             kept = scores[ends]
-            if self._matcher is None:
-                scores[self._first_special :] = float("-inf")
+            may_end = self._matcher is None or self._hold(scores)
+            scores[FIRST_SPECIAL:] = FORBIDDEN
+            if may_end:
                 scores[ends] = kept
-            else:
-                may_end = self._hold(scores)
-                scores[self._first_special :] = float("-inf")
-                if may_end:
-                    scores[ends] = kept
         return scores
 
     def _hold(self, scores: Any) -> bool:
@@ -265,17 +294,17 @@ class Constraint:
 
         matcher = self._matcher
         if matcher.is_stopped():
-            scores[:] = float("-inf")
+            scores[:] = FORBIDDEN
             return True
         if self._mask is None:
             self._mask = masks.allocate_token_bitmask(1, len(scores))
         masks.fill_next_token_bitmask(matcher, self._mask, 0)
         if matcher.is_error():
-            log.warning("a schema cannot be enforced any further: %s", _first_line(matcher.get_error()))
+            log.warning("a schema cannot be enforced any further: %s", _reason(matcher.get_error()))
             self.failed = True
             return True
         forbidden = np.unpackbits((~self._mask[0]).view(np.uint8), bitorder="little")[: len(scores)].view(bool)
-        np.copyto(scores, float("-inf"), where=forbidden)
+        np.copyto(scores, FORBIDDEN, where=forbidden)
         return bool(matcher.is_accepting())
 
     def accept(self, token: int) -> None:
@@ -285,37 +314,67 @@ class Constraint:
             self._go(state.next.get(token))
         elif state is not None:
             if token in state.ends:
-                self._matcher = None
-                self._state = self._after_call if state.call else self._between
-            elif token >= self._first_special or (
-                self._matcher is not None and not self.failed and not self._matcher.consume_token(token)
-            ):
+                self._go(self._after_call if state.call else self._between)
+            elif token >= FIRST_SPECIAL or (self._matcher is not None and not self._matcher.consume_token(token)):
                 self._go(None)
+
+    def answer(self) -> list[int]:
+        """Allow no more reasoning. Gives the ids to put in: the end of the reasoning under way, and as much of the next
+        header as is certain."""
+        put: list[int] = []
+        if self._state is self._root:
+            self._state = self._answer
+        else:
+            put = [self._markers["end"], *self._opening]
+        self._continue_at(self._answer)
+        step: Node | Body = self._answer
+        while isinstance(step, Node) and len(step.next) == 1:
+            ((token, step),) = step.next.items()
+            put.append(token)
+        return put
 
     def _go(self, state: Node | Body | None) -> None:
         self._state = state
         self._matcher = state.matcher.deep_copy() if isinstance(state, Body) and state.matcher is not None else None
 
-    def answer(self) -> list[int]:
-        """Allow no more reasoning, and give the ids to put in: the end of the reasoning under way, and as much of the
-        next header as is certain."""
-        put: list[int] = []
-        if isinstance(self._state, Body):
-            put = [self._markers["end"], self._markers["start"], *self._encode("assistant")]
-        for node in (self._between, self._after_call):
-            del node.next[self._markers["start"]]
-            node.add([self._markers["start"], *self._encode("assistant")], self._answer)
-        node = self._answer
-        while len(node.next) == 1:
-            token, step = next(iter(node.next.items()))
-            put.append(token)
-            if isinstance(step, Body):
-                break
-            node = step
-        if self._state is self._root:
-            self._state = self._answer
-        return put
+    def _continue_at(self, node: Node) -> None:
+        """Let the next message begin at `node`."""
+        for place in (self._between, self._after_call):
+            place.next.pop(self._opening[0], None)
+            place.add(self._opening, node)
 
 
-def _first_line(problem: str) -> str:
-    return problem.strip().splitlines()[0] if problem.strip() else "unknown reason"
+def _refuse_bombs(schema: Mapping[str, Any], where: str) -> None:
+    """Refuse what would take llguidance too long or too much memory.
+
+    :raises RequestError: says which keyword.
+    """
+    counted, multiples, joined = 0, {1}, False
+    todo: list[Any] = [schema]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list | tuple):
+            todo += value
+        elif isinstance(value, Mapping):
+            todo += value.values()
+            joined = joined or "allOf" in value or "$ref" in value
+            counted += sum(n for n in map(value.get, COUNTS) if isinstance(n, int | float))
+            multiple = value.get("multipleOf")
+            if isinstance(multiple, int | float) and multiple > 0:
+                # In units of its last digit: a grammar has a state for each remainder, together where schemas join.
+                multiples.add(int("".join(map(str, Decimal(repr(multiple)).normalize().as_tuple().digits))))
+    for keyword, size, most in (
+        ("the sum of its minItems and maxItems", counted, MOST_COUNTED),
+        ("multipleOf", math.lcm(*multiples) if joined else max(multiples), MOST_MULTIPLE),
+        ("its text", len(json.dumps(schema)), MOST_SCHEMA_TEXT),
+    ):
+        if size > most:
+            raise RequestError(
+                f"{where} cannot be enforced: {keyword} is too large ({size} > {most})", where, "invalid_json_schema"
+            )
+
+
+def _reason(problem: str) -> str:
+    """The line of llguidance's report that says what is wrong."""
+    lines = [line for line in problem.splitlines() if line.strip()]
+    return lines[0].strip() if lines else "for a reason that llguidance does not tell"
