@@ -107,11 +107,20 @@ class Scripts:
 
     def processors(self, prompt_ids: Sequence[int], request: Mapping[str, Any]) -> list[Callable[[Any, Any], Any]]:
         """The logits processors for a request: the hook that the chat handler calls for each generation."""
+        tokens = self.reply(request)
+        return [] if tokens is None else [Replay(tokens, len(prompt_ids))]
+
+    def reply(self, request: Mapping[str, Any]) -> tuple[int, ...] | None:
+        """The recorded ids that will answer `request`; None: sampling is the model's."""
         script = self.choose(request)
         if script is None:
-            return []
+            return None
         said = sum(1 for message in request.get("messages") or [] if message.get("role") == "assistant")
-        return [Replay(script.replies[min(said, len(script.replies) - 1)], len(prompt_ids))]
+        return script.replies[min(said, len(script.replies) - 1)]
+
+    def text(self, request: Mapping[str, Any]) -> str:
+        """What will answer `request`, markers spelled out, for people to read."""
+        return str(_encoding().decode(list(self.reply(request) or ())))
 
 
 def _ids(reply: Mapping[str, Any]) -> tuple[int, ...]:

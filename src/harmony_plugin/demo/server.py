@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         except (OSError, ValueError) as error:
             raise SettingsError(f"script: {error}") from error
 
-    serve(["--headers", "free", "--temperature", "0", *(sys.argv[1:] if argv is None else argv)], parser=parser, hook=hook)
+    serve(
+        ["--headers", "free", "--temperature", "0", *(sys.argv[1:] if argv is None else argv)], parser=parser, hook=hook
+    )
 
 
 if __name__ == "__main__":

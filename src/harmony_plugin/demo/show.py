@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from .model import build_model
 from .process import ServerProcess, StartError
+from .script import RECORDED, Scripts
 
 __all__ = ["demo"]
 
@@ -111,10 +112,11 @@ class Screen:
         return f"{STYLES[style]}{text}{RESET}" if self._colour and style in STYLES and text else text
 
 
-def demo(model: str | None = None, out: TextIO | None = None) -> int:
+def demo(model: str | None = None, max_tokens: int = 2048, out: TextIO | None = None) -> int:
     """Run the demo; gives the exit code: 0 if streamed and whole replies agreed everywhere.
 
     :param model: a GGUF file of your own, run unscripted; None: the tiny model, scripted.
+    :param max_tokens: most tokens of a reply of your model.
     """
     screen = Screen(out or sys.stdout)
     try:
@@ -136,7 +138,8 @@ def demo(model: str | None = None, out: TextIO | None = None) -> int:
         with ServerProcess([*arguments, "--model_alias", "demo"]) as server:
             screen.line(f"Server at {server.url}", "title")
             client = OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=3600)
-            agreed = [_play(client, scene, screen, scripted=model is None) for scene in SCENES]
+            limit = None if model is None else max_tokens
+            agreed = [_play(client, scene, screen, limit) for scene in SCENES]
     except (StartError, OpenAIError, ImportError, OSError) as error:
         screen.line(str(error), "bad")
         return 1
@@ -148,7 +151,9 @@ def demo(model: str | None = None, out: TextIO | None = None) -> int:
     return 1
 
 
-def _play(client: Any, scene: Scene, screen: Screen, *, scripted: bool) -> bool:
+def _play(client: Any, scene: Scene, screen: Screen, limit: int | None) -> bool:
+    """One scene; whether its replies agreed. `limit` None: scripted."""
+    scripts = Scripts.load(RECORDED) if limit is None else None
     screen.line()
     screen.line(scene.title, "title")
     messages: list[dict[str, Any]] = [{"role": "user", "content": scene.question}]
@@ -158,10 +163,11 @@ def _play(client: Any, scene: Scene, screen: Screen, *, scripted: bool) -> bool:
         request: dict[str, Any] = {"model": "demo", "messages": messages}
         if scene.tools:
             request["tools"] = list(scene.tools)
-        if scripted:
+        if scripts is not None:
             request["metadata"] = {"script": scene.script}
+            screen.line(f"  script:    {scripts.text(request)}")
         else:
-            request |= {"temperature": 0, "seed": 1}
+            request |= {"temperature": 0, "seed": 1, "max_completion_tokens": limit}
         streamed = _stream(client, request, screen)
         screen.end()
         whole, message = _whole(client, request)
