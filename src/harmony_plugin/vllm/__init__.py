@@ -8,6 +8,7 @@ user names one of them. Importing this module needs no vLLM.
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import sys
 
 __all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
@@ -35,8 +36,11 @@ class UnsupportedVLLM(RuntimeError):
 def register() -> None:
     """Make the parsers known to vLLM, lazily. Safe to call many times, in any process.
 
+    Where the command line names them, what would keep them from working is found out here, before anything starts.
+
     Raises:
-        UnsupportedVLLM: this vLLM has no lazy registration, and the command line names one of our parsers.
+        UnsupportedVLLM: the command line names one of our parsers, and this vLLM lacks what they need.
+        ValueError: it does, and a ``HARMONY_*`` variable has a value it does not take.
     """
     try:
         from vllm.reasoning import ReasoningParserManager
@@ -50,6 +54,12 @@ def register() -> None:
         return
     register_reasoning(PARSER_NAME, _PARSERS, "HarmonyReasoningParser")
     register_tools(PARSER_NAME, _PARSERS, "HarmonyToolParser")
+    if _named_on_command_line() and multiprocessing.parent_process() is None:
+        from . import seams, settings
+
+        settings.from_environment()
+        seams.load()
+        seams.check_serving()
 
 
 def _named_on_command_line() -> bool:

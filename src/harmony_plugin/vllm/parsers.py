@@ -31,7 +31,7 @@ from .requests import (
     without_calls,
 )
 from .responses import SegmentMaker
-from .serving import wrap_whole_replies
+from .serving import wrap
 from .settings import from_environment
 from .splitting import NO_STOP, Splitter, Stop
 from .tokenizers import Tokens, tokens_of
@@ -209,7 +209,7 @@ class _Splits:
 
     def __init__(self, tokenizer: Any, tools: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(tokenizer, tools, *args, **kwargs)  # type: ignore[call-arg]
-        wrap_whole_replies(_is_ours, _settings.reasoning_content)
+        wrap(_is_ours, _settings.reasoning_content)
         template = kwargs.get("chat_template_kwargs")
         self._tokens = tokens_of(tokenizer, _settings)
         self._options = options_of(self._tokens, template)
@@ -280,6 +280,9 @@ class _Splits:
 class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-defined]
     """vLLM's parser for gpt-oss, with the splitting done by the core."""
 
+    #: Reasoning tokens that only the end of the reply told: see `serving`.
+    late_reasoning_tokens = 0
+
     def is_reasoning_end(self, input_ids: list[int]) -> bool:
         # vLLM's grammars for gpt-oss spell out the headers: they begin with the reply.
         return True
@@ -304,9 +307,13 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         """The reply ended: what it left open. The next chunk begins a new reply."""
         splitter, segments = self._splitter, self._segments
         self._splitter = self._segments = None
+        self.late_reasoning_tokens = 0
         if splitter is None or segments is None:
             return []
-        return segments.make(splitter.finish_events())
+        before = splitter.stream.reasoning_tokens
+        flushed = segments.make(splitter.finish_events())
+        self.late_reasoning_tokens = splitter.stream.reasoning_tokens - before
+        return flushed
 
     def _open_response(self) -> Splitter:
         tools = self._offered or ()

@@ -10,7 +10,7 @@ Checked against vLLM 0.25.1 to 0.33.0:
   imported, so rebinding it there, as they are imported, puts a subclass in its place.
 - ``vllm.parser.abstract_parser.DelegatingParser`` is what ``ParserManager`` composes a reasoning and a tool parser on
   for every other model; looked up in the same way, at the same moment.
-- ``OpenAIServingChat.chat_completion_full_generator`` makes whole chat replies; wrapped by `serving`.
+- `SERVING` names the three methods of the serving layer that `serving` wraps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from . import UnsupportedVLLM
 
-__all__ = ["Seams", "chat_serving", "load"]
+__all__ = ["SERVING", "Seams", "check_serving", "load", "loaded"]
 
 
 class Seams:
@@ -85,18 +85,27 @@ def load() -> Seams:
     return Seams()
 
 
-def chat_serving() -> Any:
-    """The class that serves chat, where this process has one: an API server. None elsewhere (engine cores).
+#: What `serving` wraps: module, class, method.
+SERVING = (
+    ("vllm.entrypoints.openai.chat_completion.serving", "OpenAIServingChat", "chat_completion_full_generator"),
+    ("vllm.entrypoints.anthropic.serving", "AnthropicServingMessages", "messages_full_converter"),
+    ("vllm.entrypoints.openai.responses.context", "HarmonyContext", "append_output"),
+)
+
+
+def check_serving() -> None:
+    """Look for what `serving` wraps, at the start of a server. Imports vLLM's serving layer.
 
     Raises:
-        UnsupportedVLLM: it has no ``chat_completion_full_generator``.
+        UnsupportedVLLM: names the one that is missing.
     """
-    module = sys.modules.get("vllm.entrypoints.openai.chat_completion.serving")
-    if module is None:
-        return None
-    serving = _attribute(module, "OpenAIServingChat")
-    _attribute(serving, "chat_completion_full_generator")
-    return serving
+    for module, owner, method in SERVING:
+        _attribute(_attribute(_module(module), owner), method)
+
+
+def loaded(module: str, owner: str) -> Any:
+    """A class of vLLM's serving layer, if this process has loaded it; else None."""
+    return getattr(sys.modules.get(module), owner, None)
 
 
 def _module(name: str) -> ModuleType:

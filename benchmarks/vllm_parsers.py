@@ -1,0 +1,154 @@
+"""Benchmark: this plugin's parser beside vLLM's own for gpt-oss, in one process and run.
+
+``parse_delta`` is fed token by token, as a stream is; ``parse`` gets the whole reply. Both make vLLM's own messages. Each
+figure is the best of several runs, after one warm-up. Prints a table with the ratios; exits 1 where one misses its target.
+
+    python benchmarks/vllm_parsers.py [--lengths 1000 10000 40000] [--runs 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Target ratios: (parse_delta, parse) by reply length in tokens.
+TARGETS = {1_000: (5.0, 50.0), 40_000: (25.0, 500.0)}
+
+
+def reply(encoding: Any, length: int) -> list[int]:
+    """A well-formed reply of ``length`` tokens: half reasoning, half answer, in ordinary words."""
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "a",
+        "lazy",
+        "dog",
+        "and",
+        "counts",
+        "to",
+        "forty-two,",
+        "then",
+        "it",
+        "writes",
+        "code:",
+        "x",
+        "=",
+        "f(y)",
+        "+",
+        "1",
+        ";",
+    ]
+    chance = random.Random(7)
+    text = encoding.encode(" " + " ".join(chance.choice(words) for _ in range(length)), allowed_special="all")
+    half = length // 2
+    head = encoding.encode("<|channel|>analysis<|message|>", allowed_special="all")
+    middle = encoding.encode("<|end|><|start|>assistant<|channel|>final<|message|>", allowed_special="all")
+    end = encoding.encode("<|return|>", allowed_special="all")
+    body = length - len(head) - len(middle) - len(end)
+    return head + text[: half - len(head)] + middle + text[half : half + body - (half - len(head))] + end
+
+
+def best(run: Callable[[], float], runs: int) -> float:
+    run()
+    times = []
+    for _ in range(runs):
+        gc.collect()
+        times.append(run())
+    return min(times)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--lengths", type=int, nargs="+", default=[1_000, 10_000, 40_000, 100_000])
+    arguments.add_argument("--runs", type=int, default=3)
+    options = arguments.parse_args()
+
+    logging.disable(logging.WARNING)
+    from openai_harmony import HarmonyEncodingName, load_harmony_encoding
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.parser.harmony import HarmonyParser as Stock
+    from vllm.reasoning.gptoss_reasoning_parser import GptOssReasoningParser
+    from vllm.tool_parsers.gptoss_tool_parser import GptOssToolParser
+
+    encoding = load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
+    tokenizer = O200k()
+    from harmony_plugin.vllm.parsers import HarmonyParser, HarmonyReasoningParser, HarmonyToolParser
+
+    class StockParser(Stock):  # type: ignore[misc]
+        reasoning_parser_cls, tool_parser_cls = GptOssReasoningParser, GptOssToolParser
+
+    class PluginParser(HarmonyParser):
+        reasoning_parser_cls, tool_parser_cls = HarmonyReasoningParser, HarmonyToolParser
+
+    request = ChatCompletionRequest(model="gpt-oss", messages=[{"role": "user", "content": "Go on."}])
+    prompt = encoding.encode("<|start|>user<|message|>Go on.<|end|><|start|>assistant", allowed_special="all")
+
+    def stream(parser_class: Any, ids: list[int]) -> float:
+        parser = parser_class(tokenizer, None)
+        last = len(ids) - 1
+        begin = time.perf_counter()
+        for place, token in enumerate(ids):
+            parser.parse_delta("", [token], request, prompt, finished=place == last)
+        return time.perf_counter() - begin
+
+    def whole(parser_class: Any, ids: list[int]) -> float:
+        parser = parser_class(tokenizer, None)
+        begin = time.perf_counter()
+        parser.parse("", request, model_output_token_ids=ids)
+        return time.perf_counter() - begin
+
+    print("| reply (tokens) | call | vLLM's parser (us/token) | harmony-plugin (us/token) | ratio |")
+    print("| ---: | --- | ---: | ---: | ---: |")
+    missed = False
+    for length in options.lengths:
+        ids = reply(encoding, length)
+        assert len(ids) == length
+        same(StockParser, PluginParser, tokenizer, request, ids)
+        for place, (name, run) in enumerate((("parse_delta", stream), ("parse", whole))):
+            # A long stock run is steady, and slow: once is enough.
+            runs = max(options.runs, 20_000 // length)
+            stock = best(lambda: run(StockParser, ids), 1 if length > 20_000 else runs)  # noqa: B023
+            plugin = best(lambda: run(PluginParser, ids), runs)  # noqa: B023
+            target = TARGETS.get(length, (0.0, 0.0))[place]
+            missed |= stock / plugin < target
+            note = f" (target {target:g})" if target else ""
+            print(
+                f"| {length:,} | {name} | {stock / length * 1e6:.2f} | {plugin / length * 1e6:.3f} "
+                f"| {stock / plugin:.1f}x{note} |",
+                flush=True,
+            )
+    return int(missed)
+
+
+def same(stock: Any, plugin: Any, tokenizer: Any, request: Any, ids: list[int]) -> None:
+    """Both give the same reply: else there is nothing to compare."""
+    ours = plugin(tokenizer, None).parse("", request, model_output_token_ids=ids)
+    if ours != stock(tokenizer, None).parse("", request, model_output_token_ids=ids):
+        raise SystemExit("the two parsers disagree about this reply")
+
+
+class O200k:
+    """What the parsers read of a tokenizer: gpt-oss's vocabulary, from the Harmony library."""
+
+    all_special_ids: tuple[int, ...] = ()
+
+    def get_vocab(self) -> dict[str, int]:
+        from harmony_plugin import Dialect
+
+        dialect = Dialect()
+        vocabulary = {f"token {number}": number for number in range(200_000)}
+        return vocabulary | {dialect.markers[kind]: token for kind, token in dialect.ids.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

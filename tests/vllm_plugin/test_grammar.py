@@ -1,0 +1,174 @@
+"""Where a grammar begins: the engine asks the reasoning parser, with all ids and the new ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from asking import chat, responses
+
+from conftest import composed, o200k
+from feeding import encode
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
+HISTORY = (
+    "<|start|>user<|message|>Hi<|end|><|start|>assistant<|channel|>final<|message|>Hello<|end|>"
+    "<|start|>user<|message|>JSON, please<|end|><|start|>assistant"
+)
+
+
+def reasoner(**template: Any) -> Any:
+    from harmony_plugin.vllm.parsers import HarmonyReasoningParser
+
+    return HarmonyReasoningParser(o200k(), chat_template_kwargs=template)
+
+
+def begins(reply: str, size: int = 1, prompt: str = HISTORY) -> int | None:
+    """How many ids of the reply there are when the grammar begins, asking with ``size`` new ids at a time."""
+    parser, ids, before = reasoner(), encode(reply), encode(prompt)
+    for end in range(size, len(ids) + size, size):
+        if parser.is_reasoning_end_streaming(before + ids[:end], ids[end - size : end]):
+            return min(end, len(ids))
+    return None
+
+
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [
+        ("<|channel|>final<|message|>", "{}"),
+        ("<|channel|>final <|constrain|>json<|message|>", "{}"),
+        ("<|channel|>analysis<|message|>Well.<|end|><|start|>assistant<|channel|>final<|message|>", '{"a": 1}'),
+        ("<|channel|>analysis<|message|>Well.<|channel|>final<|message|>", '{"a": 1}'),
+        ("<|channel|>analysis<|message|>A<|message|>B<|end|><|start|>assistant<|channel|>final<|message|>", "{}"),
+        ("<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>", "{}"),
+        ("<|channel|>analysis<|message|>Well.<|end|><|channel|>final<|message|>", "{}"),
+        ("<|message|>", "{}"),
+    ],
+)
+def test_the_grammar_begins_at_the_final_body(head: str, rest: str) -> None:
+    for size in (1, 2, 5):
+        at = begins(head + rest, size)
+        assert at is not None
+        assert len(encode(head)) <= at < len(encode(head)) + size
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<|channel|>analysis<|message|>final? <|message|> Not yet",
+        "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>",
+        "<|channel|>commentary<|message|>A preamble.<|end|>",
+        "<|channel|>final",
+    ],
+)
+def test_no_grammar_before_the_final_body(reply: str) -> None:
+    assert begins(reply) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (HISTORY, False),
+        (HISTORY + "<|channel|>analysis<|message|>Let", False),
+        (HISTORY + "<|channel|>final<|message|>", True),
+        (HISTORY + '<|channel|>final <|constrain|>json<|message|>{"a":', True),
+        (HISTORY + "<|channel|>commentary<|message|>", False),
+        (HISTORY + "<|channel|>final", False),
+        ("<|channel|>analysis<|message|>thoughts", False),
+        ("No Harmony in this prompt of /v1/completions.", True),
+    ],
+)
+def test_prompts(prompt: str, expected: bool) -> None:
+    assert reasoner().is_reasoning_end(encode(prompt)) is expected
+
+
+def test_an_empty_prompt() -> None:
+    assert not reasoner().is_reasoning_end([])
+
+
+class Counting(Sequence[int]):
+    """Ids that count how many of them are looked at."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids, self.looked = ids, 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looked += len(range(*place.indices(len(self.ids)))) if isinstance(place, slice) else 1
+        return self.ids[place]
+
+
+def test_the_work_is_that_of_the_new_ids() -> None:
+    parser = reasoner()
+    ids = Counting(encode(HISTORY + "<|channel|>analysis<|message|>") + encode("word ") * 50_000)
+    assert not parser.is_reasoning_end_streaming(ids, ids.ids[-4:])
+    assert ids.looked == 0
+    ids = Counting(ids.ids + encode("<|end|><|start|>assistant<|channel|>final<|message|>"))
+    assert parser.is_reasoning_end_streaming(ids, ids.ids[-1:])
+    assert ids.looked < 30
+
+
+def test_content_ids() -> None:
+    ids = encode("<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>final<|message|>B<|return|>")
+    assert reasoner().extract_content_ids(ids) == encode("B<|return|>")
+    assert reasoner().extract_content_ids(ids[:3]) == []
+
+
+@pytest.mark.parametrize("template", [{"harmony": {"commentary": "nowhere"}}, {"_harmony_plugin": "x"}])
+def test_the_engine_never_fails_on_what_a_client_sent(template: Any) -> None:
+    """An error in an engine core ends the server; the API server has refused such requests before."""
+    assert not reasoner(**template).is_reasoning_end(encode(HISTORY))
+
+
+# Requests
+
+
+def tag_of(request: Any) -> Any:
+    structured = request.structured_outputs
+    return None if structured is None or structured.structural_tag is None else json.loads(structured.structural_tag)
+
+
+def needs_structural_tags() -> None:
+    from harmony_plugin.vllm import seams
+
+    if not hasattr(seams.load().HarmonyParser, "_apply_structural_tag"):
+        pytest.skip("this vLLM makes no structural tags for tools")
+
+
+def test_gpt_oss_keeps_vllms_grammars() -> None:
+    """Formats and tools become structural tags over the whole reply, headers included; the engine begins at once."""
+    needs_structural_tags()
+    parser_class = composed(gpt_oss=True)
+    for request in (chat(response_format=FORMAT), chat(["f"], tool_choice="required")):
+        parser = parser_class(o200k(), request.tools)
+        tag = tag_of(parser.adjust_request(request))
+        assert "<|channel|>analysis<|message|>" in json.dumps(tag)
+        assert parser.is_reasoning_end(encode(HISTORY))
+    request = responses(["f"], tool_choice="required")
+    parser = parser_class(o200k(), request.tools)
+    parser.adjust_request(request)
+    assert reasoner(**request.chat_template_kwargs).is_reasoning_end(encode(HISTORY)), "the engine is told, too"
+
+
+def test_other_models_have_tools_constrained_from_the_start_and_formats_in_the_final_body() -> None:
+    needs_structural_tags()
+    parser_class = composed(gpt_oss=False)
+    request = chat(["f"], tool_choice="required")
+    parser = parser_class(o200k(), request.tools)
+    adjusted = parser.adjust_request(request)
+    if hasattr(request, "_grammar_from_parser"):
+        assert "functions.f" in json.dumps(tag_of(adjusted))
+        assert adjusted._grammar_from_parser
+    else:
+        assert tag_of(adjusted) is None
+    for request in (chat(response_format=FORMAT), chat(["f"], response_format=FORMAT)):
+        parser = parser_class(o200k(), request.tools)
+        adjusted = parser.adjust_request(request)
+        assert tag_of(adjusted) is None
+        assert adjusted.response_format is not None
+        assert not parser.is_reasoning_end(encode(HISTORY))

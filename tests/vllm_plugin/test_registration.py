@@ -1,0 +1,176 @@
+"""What happens in a vLLM process before the first request: nothing, unless the user names the parsers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from conftest import composed, small
+
+
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, as vLLM's are."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("HARMONY_")} | environment
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300, env=env, check=False
+    )
+
+
+def test_without_vllm() -> None:
+    """The package imports, and register() is silent, where there is no vLLM."""
+    done = run(
+        "import sys; sys.modules['vllm'] = None; from harmony_plugin.vllm import register; register(); register()"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_vllm_without_lazy_registration() -> None:
+    code = "import sys; sys.modules['vllm'] = None; from harmony_plugin.vllm import register; register()"
+    done = run(code, "--reasoning-parser", "harmony")
+    assert done.returncode != 0
+    assert "cannot work with vLLM" in done.stderr.splitlines()[-1]
+
+
+def test_register_is_idempotent_lazy_and_silent() -> None:
+    done = run(
+        "import sys, vllm.reasoning, vllm.tool_parsers, vllm.parser.harmony as h, vllm.parser.abstract_parser as a\n"
+        "before = (h.HarmonyParser, a.DelegatingParser); loaded = set(sys.modules)\n"
+        "from harmony_plugin.vllm import register\n"
+        "sys.stdout.write('['); register(); register(); sys.stdout.write(']')\n"
+        "new = {n for n in sys.modules if n.startswith('harmony_plugin')} - loaded\n"
+        "assert not [n for n in new if n.startswith('harmony_plugin.vllm.')], new\n"
+        "assert (h.HarmonyParser, a.DelegatingParser) == before\n"
+        "assert 'harmony' in vllm.reasoning.ReasoningParserManager.list_registered()\n"
+        "assert 'harmony' in vllm.tool_parsers.ToolParserManager.list_registered()\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("[]")
+
+
+def test_the_entry_point() -> None:
+    from importlib.metadata import entry_points
+
+    (entry,) = [each for each in entry_points(group="vllm.general_plugins") if each.name == "harmony"]
+    import harmony_plugin.vllm
+
+    assert entry.load() is harmony_plugin.vllm.register
+
+
+def test_named_parsers_take_the_place_of_vllms() -> None:
+    done = run(
+        "import harmony_plugin.vllm as ours; ours.register()\n"
+        "from vllm.parser.parser_manager import ParserManager as m\n"
+        "stock = m.get_parser(reasoning_parser_name='openai_gptoss', is_harmony=True)\n"
+        "assert stock.__module__ == 'vllm.parser.harmony', stock\n"
+        "named = m.get_parser(reasoning_parser_name='harmony', is_harmony=True)\n"
+        "assert named.__module__ == 'harmony_plugin.vllm.parsers' and issubclass(named, stock), named\n"
+        "other = m.get_parser(reasoning_parser_name='harmony')\n"
+        "assert other.__mro__[1].__module__ == 'harmony_plugin.vllm.parsers', other.__mro__\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("break_it", "missing"),
+    [
+        ("del h.HarmonyParser.flush", "vllm.parser.harmony.HarmonyParser.flush"),
+        ("del h.Segment", "vllm.parser.harmony.Segment"),
+        ("h.HarmonyParser.parse = lambda self, output: None", "parameter model_output_token_ids"),
+    ],
+)
+def test_a_missing_seam_is_one_clear_error_at_start_up(break_it: str, missing: str) -> None:
+    """The command line names us: register() says what is missing, which versions work, and what to use instead."""
+    code = f"import vllm.parser.harmony as h; {break_it}\nfrom harmony_plugin.vllm import register; register()"
+    done = run(code, "serve", "m", "--reasoning-parser=harmony")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode != 0
+    assert missing in last
+    assert "0.31.0" in last or "to 0.33.0" in last
+    assert "--reasoning-parser openai_gptoss" in last
+    assert run(code, "serve", "m").returncode == 0, "whoever does not name us is not bothered"
+
+
+def test_a_missing_seam_in_the_serving_layer() -> None:
+    code = (
+        "import vllm.entrypoints.anthropic.serving as s; del s.AnthropicServingMessages.messages_full_converter\n"
+        "from harmony_plugin.vllm import register; register()"
+    )
+    done = run(code, "--tool-call-parser", "harmony")
+    assert "AnthropicServingMessages.messages_full_converter is missing" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HARMONY_COMMENTARY", "nowhere"),
+        ("HARMONY_CHANNELS", "critic"),
+        ("HARMONY_ARGUMENTS", "guess"),
+        ("HARMONY_MARKERS", '{"begin": "<b>"}'),
+        ("HARMONY_MARKERS", "no json"),
+        ("HARMONY_REASONING_CONTENT", "perhaps"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_at_start_up(name: str, value: str) -> None:
+    from harmony_plugin.vllm.settings import parse_environment
+
+    with pytest.raises(ValueError, match=r"HARMONY_|commentary|arguments"):
+        parse_environment({name: value})
+
+
+def test_settings_from_the_environment() -> None:
+    from harmony_plugin.vllm.settings import parse_environment
+
+    settings = parse_environment(
+        {
+            "HARMONY_COMMENTARY": "reasoning",
+            "HARMONY_CHANNELS": "critic=reasoning, sketch=drop",
+            "HARMONY_ARGUMENTS": "repair",
+            "HARMONY_BUILTIN_TOOLS": "tool_calls",
+            "HARMONY_MARKERS": '{"start": "<|im_start|>"}',
+            "HARMONY_REASONING_CONTENT": "0",
+        }
+    )
+    assert settings.options.commentary == "reasoning"
+    assert dict(settings.options.channels) == {"critic": "reasoning", "sketch": "drop"}
+    assert settings.options.arguments == "repair"
+    assert settings.options.builtin_tools == "tool_calls"
+    assert settings.markers == {"start": "<|im_start|>"}
+    assert not settings.reasoning_content
+    assert parse_environment({}).reasoning_content
+
+
+def test_a_tokenizer_without_markers(parser_class: Any) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, [])))
+    with pytest.raises(ValueError, match=r"not a Harmony vocabulary.*<\|start\|>"):
+        parser_class(bare, None)
+
+
+def test_other_models_parsers_stay_as_they_are() -> None:
+    """Loading the plugin changes no parser that is composed without it."""
+    composed(gpt_oss=False)
+    from vllm.parser.parser_manager import ParserManager
+
+    hermes = ParserManager.get_parser(tool_parser_name="hermes", enable_auto_tools=True)
+    from vllm.parser.abstract_parser import DelegatingParser
+
+    assert DelegatingParser.__module__ == "harmony_plugin.vllm.parsers"
+    stock = DelegatingParser.__mro__[2]
+    assert stock.__module__ == "vllm.parser.abstract_parser"
+    for name in ("__init__", "parse", "parse_delta", "adjust_request"):
+        assert getattr(hermes, name) is getattr(stock, name)
+    assert hermes(small(), None).parse("Hi", __import__("asking").chat())[1] == "Hi"
+
+
+def test_half_a_pair_is_refused() -> None:
+    composed(gpt_oss=False)
+    from vllm.parser.parser_manager import ParserManager
+
+    with pytest.raises(TypeError, match="harmony cannot be combined with .*Hermes"):
+        ParserManager.get_parser(tool_parser_name="hermes", reasoning_parser_name="harmony", enable_auto_tools=True)
