@@ -294,6 +294,12 @@ def test_falsy_delta() -> None:
     assert hash(Delta()) == hash(Delta())
     assert Delta() != 1
     assert (Delta().reasoning_content, Delta().content, Delta().tool_calls) == (None, None, ())
+    assert Delta(content="x") != Delta(reasoning_content="x")
+    assert Delta(tool_calls=(ToolCallDelta(0),))
+    stream = Stream()
+    stream.feed(encode(f"{FINAL}x"))
+    assert stream.feed(encode("x")) == Delta(content="x")
+    assert isinstance(stream.feed(encode("x")), Delta)
     delta = Stream().feed(f"{FINAL}x")
     assert delta != Delta()
     assert repr(delta) == "Delta(content='x')"

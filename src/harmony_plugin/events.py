@@ -58,29 +58,54 @@ class Delta:
     ``reasoning_content`` and ``content``: text to append, or None. ``tool_calls``: a tuple of `ToolCallDelta`.
     """
 
-    # Class attributes for what is absent: making one costs the token path a single store.
-    reasoning_content: str | None = None
-    content: str | None = None
-    tool_calls: tuple[ToolCallDelta, ...] = ()
+    __slots__ = ("content", "reasoning_content", "tool_calls")
+
+    def __init__(
+        self,
+        reasoning_content: str | None = None,
+        content: str | None = None,
+        tool_calls: tuple[ToolCallDelta, ...] = (),
+    ) -> None:
+        self.reasoning_content = reasoning_content
+        self.content = content
+        self.tool_calls = tool_calls
+
+    def _fields(self) -> dict[str, Any]:
+        """What is there."""
+        fields: dict[str, Any] = {}
+        if self.reasoning_content is not None:
+            fields["reasoning_content"] = self.reasoning_content
+        if self.content is not None:
+            fields["content"] = self.content
+        if self.tool_calls:
+            fields["tool_calls"] = self.tool_calls
+        return fields
 
     def __bool__(self) -> bool:
-        return bool(self.__dict__)
+        return self.content is not None or self.reasoning_content is not None or bool(self.tool_calls)
 
     def __eq__(self, other: object) -> bool:
-        return self.__dict__ == other.__dict__ if isinstance(other, Delta) else NotImplemented
+        return self._fields() == other._fields() if isinstance(other, Delta) else NotImplemented
 
     def __hash__(self) -> int:
         return hash((self.reasoning_content, self.content, self.tool_calls))
 
     def __repr__(self) -> str:
-        return f"Delta({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        return f"Delta({', '.join(f'{name}={value!r}' for name, value in self._fields().items())})"
 
     def to_openai(self) -> dict[str, Any]:
         """The delta of a chat completion chunk: only what is there."""
-        delta: dict[str, Any] = dict(self.__dict__)
+        delta = self._fields()
         if self.tool_calls:
             delta["tool_calls"] = [call.to_openai() for call in self.tool_calls]
         return delta
+
+
+class BareDelta(Delta):
+    """A delta whose maker sets every field: on the token path a call of ``__init__`` counts."""
+
+    __slots__ = ()
+    __init__ = object.__init__
 
 
 class Started(NamedTuple):

@@ -10,7 +10,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from .events import Delta, Ended, Event, Message, Reply, Started, Text, ToolCall, ToolCallDelta, finish_reason
+from .events import (
+    BareDelta,
+    Delta,
+    Ended,
+    Event,
+    Message,
+    Reply,
+    Started,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    finish_reason,
+)
 from .header import Header
 from .issues import BY_SETTING, HarmonyParseError, Issue
 from .lexer import IdLexer, TextLexer, Token
@@ -154,12 +166,17 @@ class Stream:
                 if mode:
                     self._fast += 1
                     self._append(piece)
-                    delta = Delta()
+                    delta: Delta = BareDelta()
                     if mode == _REASONING:
                         delta.reasoning_content = piece
+                        delta.content = None
+                        delta.tool_calls = ()
                     elif mode == _CONTENT:
+                        delta.reasoning_content = None
                         delta.content = piece
+                        delta.tool_calls = ()
                     else:
+                        delta.reasoning_content = delta.content = None
                         delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
                     return delta
         return self._fold(self.feed_events(chunk))
