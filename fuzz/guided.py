@@ -58,6 +58,14 @@ def one(data: bytes, as_text: bool) -> None:
         raise AssertionError(broken)
 
 
+def explain(data: bytes, as_text: bool) -> str:
+    """What an input breaks, shrunk, as mutation fuzzing tells it."""
+    from .mutation import report, setting
+
+    pieces, seed = _output(data)
+    return report(pieces, seed, as_text, setting(Random(seed)))
+
+
 def run_all(runs: int, seed: int) -> int:
     """Fuzz by ids and by text; how many of the two found something."""
     found = 0
@@ -75,7 +83,10 @@ def run_all(runs: int, seed: int) -> int:
             if done.returncode:
                 found += 1
                 saved = [path.read_bytes() for path in Path(work).glob("crash-*")]
-                print(f"guided {mode}: found by {saved}", *lines[-40:], sep="\n    ")
+                for data in saved:
+                    print(f"guided {mode}: found by {data!r}: {explain(data, mode == 'text')}")
+                if not saved:
+                    print(f"guided {mode}: failed", *lines[-20:], sep="\n    ")
             else:
                 print(f"guided {mode}: {runs:,} inputs, seed {seed + 1}: nothing found. {last}")
     return found

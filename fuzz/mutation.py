@@ -260,6 +260,14 @@ def check_seed(seed: int) -> tuple[int, str | None]:
     tokens = size if not as_text else len(to_ids(pieces))
     if broken is None:
         return tokens, None
+    return tokens, report(pieces, seed, as_text, settings)
+
+
+def report(pieces: Sequence[Piece], seed: int, as_text: bool, settings: dict[str, Any]) -> str:
+    """What an output breaks, with the least of it that does."""
+    _, broken = try_pieces(pieces, seed, as_text, settings)
+    if broken is None:
+        return "nothing"
     small, broken = shrink(pieces, seed, as_text, settings, broken)
     given: object = to_text(small) if as_text else small
     options = {
@@ -268,7 +276,7 @@ def check_seed(seed: int) -> tuple[int, str | None]:
         if getattr(settings["options"], field.name) != getattr(Options(), field.name)
     }
     asked = f"prompt={settings['prompt']!r}, tools={settings['tools']!r}, Options({options})"
-    return tokens, f"{broken}\n    {'text' if as_text else 'ids'} {given!r}\n    {asked}"
+    return f"{broken}\n    {'text' if as_text else 'ids'} {given!r}\n    {asked}"
 
 
 def shrink(
