@@ -285,5 +285,5 @@ class Engine:
             self.running.cancel()
         self.thread.shutdown(wait=True, cancel_futures=True)
         if self._proxy is not None:
-            self._proxy.free()
+            stock.free(self._proxy)
             self._proxy = None

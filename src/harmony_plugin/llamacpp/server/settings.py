@@ -166,7 +166,7 @@ def _read_config(path: str) -> dict[str, Any]:
         raise SettingsError(f"config file {path}: {error.strerror}") from error
     try:
         if path.endswith((".yaml", ".yml")):
-            import yaml
+            import yaml  # type: ignore[import-untyped, unused-ignore]
 
             try:
                 config = yaml.safe_load(text)

@@ -139,6 +139,11 @@ class _Route(APIRoute):
         return blame
 
 
+def free(proxy: LlamaProxy) -> None:
+    """Let go of the model in memory."""
+    proxy.free()  # type: ignore[no-untyped-call]
+
+
 def chat_handler(llama: Any) -> Callable[..., Any]:
     """The chat handler that `llama` was loaded with: called with `llama=` and the fields of a chat request."""
     own = llama.chat_handler or llama._chat_handlers.get(llama.chat_format or "")

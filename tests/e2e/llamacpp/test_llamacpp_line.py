@@ -1,0 +1,108 @@
+"""The line in front of the engine, and the store of replies: order, bounds, and who leaves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from harmony_plugin.errors import RequestError
+from harmony_plugin.llamacpp.server.engine import Line
+from harmony_plugin.llamacpp.server.errors import Busy
+from harmony_plugin.llamacpp.server.responses import Store
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_turns_come_in_the_order_of_asking() -> None:
+    async def play() -> None:
+        line, came = Line(10), []
+
+        async def ask(name: int) -> None:
+            await line.take("m")
+            came.append(name)
+
+        await line.take("m")
+        waiting = [asyncio.create_task(ask(name)) for name in range(5)]
+        await settle()
+        assert (came, len(line)) == ([], 5)
+        for turns in range(1, 6):
+            line.give()
+            await settle()
+            assert came == list(range(turns))
+        line.give()
+        await asyncio.gather(*waiting)
+        await line.take("m")  # free again: no waiting
+
+    asyncio.run(play())
+
+
+def test_whoever_leaves_makes_room_and_loses_no_turn() -> None:
+    async def play() -> None:
+        line = Line(2)
+        await line.take("m")
+        first, second = (asyncio.create_task(line.take("m")) for _ in range(2))
+        await settle()
+        with pytest.raises(Busy) as refused:
+            await line.take("m")
+        assert refused.value.retry_after >= 1
+        assert refused.value.status == 429
+        first.cancel()
+        await settle()
+        assert len(line) == 1
+        line.give()
+        second.cancel()  # in the very moment its turn comes
+        await settle()
+        await asyncio.wait_for(line.take("m"), 5)
+
+    asyncio.run(play())
+
+
+def test_each_model_has_a_bound_of_its_own() -> None:
+    async def play() -> None:
+        line = Line(1)
+        await line.take("a")
+        waiting = [asyncio.create_task(line.take(model)) for model in ("a", "b")]
+        await settle()
+        for model in ("a", "b"):
+            with pytest.raises(Busy):
+                line.check(model)
+        line.check("c")
+        for task in waiting:
+            task.cancel()
+
+    asyncio.run(play())
+
+
+def test_no_room_at_all_means_one_at_a_time() -> None:
+    async def play() -> None:
+        line = Line(0)
+        await line.take("m")
+        with pytest.raises(Busy):
+            await line.take("m")
+        line.give()
+        await line.take("m")
+
+    asyncio.run(play())
+
+
+def test_the_oldest_reply_goes_first() -> None:
+    store = Store(2)
+    for name in ("a", "b", "c"):
+        store.put([{"role": "user", "content": name}], {"id": name})
+    assert len(store) == 2
+    with pytest.raises(RequestError) as gone:
+        store.get("a")
+    assert gone.value.status == 404
+    with pytest.raises(RequestError) as named:
+        store.get("a", "previous_response_id")
+    assert (named.value.status, named.value.param) == (400, "previous_response_id")
+    store.get("b")  # used: now younger than c
+    store.put([], {"id": "d"})
+    assert store.get("b").messages == [{"role": "user", "content": "b"}]
+    nothing = Store(0)
+    nothing.put([], {"id": "x"})
+    assert len(nothing) == 0
