@@ -32,7 +32,8 @@ SCHEMA = {
 
 def ask_both_modes(server: Any, script: Script, **options: Any) -> list[Any]:
     """The replies of /v1/chat/completions, whole and streamed."""
-    return ask_both_modes(server, script, **options)
+    modes: list[dict[str, Any]] = [{"stream": False}, {"stream": True}]
+    return ask_all(server.url, [("chat", script, mode | options) for mode in modes])
 
 
 def ask_all(url: str, requests: list[tuple[Api, Script, dict[str, Any]]]) -> list[Any]:
