@@ -1,7 +1,8 @@
 """Benchmark: this plugin's parser beside vLLM's own for gpt-oss, in one process and run.
 
-``parse_delta`` is fed token by token, as a stream is; ``parse`` gets the whole reply. Both make vLLM's own messages. Each
-figure is the best of several runs, after one warm-up. Prints a table with the ratios; exits 1 where one misses its target.
+``parse_delta`` is fed token by token, as a stream is; ``parse`` gets the whole reply. Both make vLLM's own messages.
+Each figure is the best of several runs, after one warm-up. Prints a table with the ratios; exits 1 where one misses its
+target.
 
     python benchmarks/vllm_parsers.py [--lengths 1000 10000 40000] [--runs 3]
 """
@@ -23,31 +24,7 @@ TARGETS = {1_000: (5.0, 50.0), 40_000: (25.0, 500.0)}
 
 def reply(encoding: Any, length: int) -> list[int]:
     """A well-formed reply of ``length`` tokens: half reasoning, half answer, in ordinary words."""
-    words = [
-        "the",
-        "quick",
-        "brown",
-        "fox",
-        "jumps",
-        "over",
-        "a",
-        "lazy",
-        "dog",
-        "and",
-        "counts",
-        "to",
-        "forty-two,",
-        "then",
-        "it",
-        "writes",
-        "code:",
-        "x",
-        "=",
-        "f(y)",
-        "+",
-        "1",
-        ";",
-    ]
+    words = "the quick brown fox jumps over a lazy dog and counts to 42, then it writes code: x = f(y) + 1".split()  # noqa: SIM905
     chance = random.Random(7)
     text = encoding.encode(" " + " ".join(chance.choice(words) for _ in range(length)), allowed_special="all")
     half = length // 2

@@ -146,7 +146,7 @@ def test_generation_that_goes_on_behind_a_match_loses_nothing(parser_class: Any,
 
 def test_stop_token_ids(parser_class: Any, tokenizer: Any) -> None:
     (bang,) = encode("!")
-    ids = encode("<|channel|>final<|message|>Hello") + [bang]
+    ids = [*encode("<|channel|>final<|message|>Hello"), bang]
     request = chat(stop_token_ids=[bang, 200007])
     assert whole(parser_class(tokenizer, None), request, ids) == (None, "Hello", [])
     assert streamed(parser_class(tokenizer, None), request, one_by_one(ids)) == (None, "Hello", [])
@@ -212,7 +212,10 @@ def test_wrong_settings_of_one_request(wrong: Any, parser_class: Any, tokenizer:
 def test_another_vocabulary() -> None:
     """A model with a vocabulary of its own: marker ids and bytes are read from its tokenizer."""
     tokenizer = small()
-    text = "<|channel|>analysis<|message|>Größe? 🦀<|end|><|start|>assistant<|channel|>final<|message|>1,80 m — 🦀<|return|>"
+    text = (
+        "<|channel|>analysis<|message|>Größe? 🦀<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>1,80 m — 🦀<|return|>"
+    )
     ids = tokenizer.encode(text, add_special_tokens=False)
     prompt = tokenizer.encode("<|start|>assistant", add_special_tokens=False)
     parser_class = composed(gpt_oss=False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import composed, small
+from harmony_plugin.vllm import UnsupportedVLLM, seams
 
 
 def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -74,33 +75,61 @@ def test_named_parsers_take_the_place_of_vllms() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def vllms_own(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of vLLM's Harmony parser as vLLM has it, whatever this process has rebound, to break for one test."""
+    import vllm.parser.harmony as module
+
+    stock = next(each for each in module.HarmonyParser.__mro__ if each.__module__ == module.__name__)
+    monkeypatch.setattr(module, "HarmonyParser", stock)
+    return module
+
+
 @pytest.mark.parametrize(
-    ("break_it", "missing"),
+    ("owner", "name", "value", "missing"),
     [
-        ("del h.HarmonyParser.flush", "vllm.parser.harmony.HarmonyParser.flush"),
-        ("del h.Segment", "vllm.parser.harmony.Segment"),
-        ("h.HarmonyParser.parse = lambda self, output: None", "parameter model_output_token_ids"),
+        ("HarmonyParser", "flush", None, "vllm.parser.harmony.HarmonyParser.flush"),
+        ("HarmonyParser", "process_chunk", None, "vllm.parser.harmony.HarmonyParser.process_chunk"),
+        ("", "Segment", None, "vllm.parser.harmony.Segment"),
+        ("", "Segment", str, "Segment(channel, recipient, delta, completed_message)"),
+        ("HarmonyParser", "parse", lambda self, output: None, "parameter model_output_token_ids"),
     ],
 )
-def test_a_missing_seam_is_one_clear_error_at_start_up(break_it: str, missing: str) -> None:
-    """The command line names us: register() says what is missing, which versions work, and what to use instead."""
-    code = f"import vllm.parser.harmony as h; {break_it}\nfrom harmony_plugin.vllm import register; register()"
-    done = run(code, "serve", "m", "--reasoning-parser=harmony")
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode != 0
-    assert missing in last
-    assert "0.31.0" in last or "to 0.33.0" in last
-    assert "--reasoning-parser openai_gptoss" in last
-    assert run(code, "serve", "m").returncode == 0, "whoever does not name us is not bothered"
+def test_each_missing_seam_is_named(
+    owner: str, name: str, value: Any, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = vllms_own(monkeypatch)
+    target = getattr(module, owner) if owner else module
+    if value is None:
+        monkeypatch.delattr(target, name)
+    else:
+        monkeypatch.setattr(target, name, value)
+    with pytest.raises(UnsupportedVLLM) as error:
+        seams.Seams()
+    assert missing in str(error.value)
+    assert "Known to work: vLLM 0." in str(error.value)
+    assert "--reasoning-parser openai_gptoss" in str(error.value)
 
 
-def test_a_missing_seam_in_the_serving_layer() -> None:
+def test_a_missing_seam_of_the_serving_layer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import vllm.entrypoints.anthropic.serving as serving
+
+    seams.check_serving()
+    monkeypatch.delattr(serving.AnthropicServingMessages, "messages_full_converter")
+    with pytest.raises(UnsupportedVLLM, match=r"AnthropicServingMessages\.messages_full_converter is missing"):
+        seams.check_serving()
+
+
+def test_a_missing_seam_is_one_clear_error_at_start_up() -> None:
+    """The command line names us: register() says what is missing. Else it says nothing."""
     code = (
-        "import vllm.entrypoints.anthropic.serving as s; del s.AnthropicServingMessages.messages_full_converter\n"
-        "from harmony_plugin.vllm import register; register()"
+        "import sys, vllm.parser.harmony as h; del h.HarmonyParser.flush\n"
+        "from harmony_plugin.vllm import register; register(); print('not named: silent', flush=True)\n"
+        "sys.argv.append('--reasoning-parser=harmony'); register()"
     )
-    done = run(code, "--tool-call-parser", "harmony")
-    assert "AnthropicServingMessages.messages_full_converter is missing" in done.stderr.splitlines()[-1]
+    done = run(code, "serve", "m")
+    assert done.returncode != 0
+    assert "not named: silent" in done.stdout
+    assert "UnsupportedVLLM: harmony-plugin cannot work with vLLM" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -172,5 +201,5 @@ def test_half_a_pair_is_refused() -> None:
     composed(gpt_oss=False)
     from vllm.parser.parser_manager import ParserManager
 
-    with pytest.raises(TypeError, match="harmony cannot be combined with .*Hermes"):
+    with pytest.raises(TypeError, match=r"harmony cannot be combined with .*Hermes"):
         ParserManager.get_parser(tool_parser_name="hermes", reasoning_parser_name="harmony", enable_auto_tools=True)

@@ -2,8 +2,8 @@
 
 Each wrapper here works once a reply, or once a chunk for the price of a call; none knows Harmony:
 
-- Whole chat replies get ``reasoning_content`` beside vLLM's ``reasoning`` (streams have it from the parser's deltas), and
-  the finish reason that streams have: vLLM says ``tool_calls`` of a call that was cut off.
+- Whole chat replies get ``reasoning_content`` beside vLLM's ``reasoning`` (streams have it from the parser's deltas),
+  and the finish reason that streams have: vLLM says ``tool_calls`` of a call that was cut off.
 - Whole ``/v1/messages`` replies hold arguments as an object. vLLM answers HTTP 400 where the model wrote none; here
   they are kept, as text, under the name ``arguments``.
 - ``/v1/responses`` counts reasoning tokens before the reply's end is parsed; those of the end are added.
