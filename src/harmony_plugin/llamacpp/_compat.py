@@ -116,7 +116,7 @@ class Engine:
             size = self._to_piece(self.vocabulary, token, self._buffer, len(self._buffer), 0, True)
             if size < 0:
                 raise KeyError(token)
-            known = self._pieces[token] = self._buffer.raw[:size]
+            known = self._pieces[token] = ctypes.string_at(self._buffer, size)
         return known
 
     def ends(self, token: int) -> bool:

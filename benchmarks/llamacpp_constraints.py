@@ -1,0 +1,134 @@
+"""What constraints cost a token: headers, and a body held to a JSON schema, over the same reply unconstrained.
+
+The replies are scripted: every run decodes the same ids in the real loop on the tiny model, in turns; CPU time of one
+thread, best of several turns. `text GBNF` is llama.cpp's own grammar for the same schema over the bare JSON, the stock
+way: it cannot hold Harmony's markers.
+
+    python benchmarks/llamacpp_constraints.py [--turns 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import llama_cpp
+
+from harmony_plugin.demo.model import build_model
+from harmony_plugin.llamacpp import HarmonyChatHandler
+from harmony_plugin.vocabulary import harmony_encoding
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+RECORD = {"name": "Ada", "born": 1815, "tags": ["a", "b"], "at": {"x": 1.5, "y": -2.25}, "ok": True}
+DATA = [RECORD] * 8
+SCHEMA = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "born": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "at": {
+                "type": "object",
+                "properties": {"x": {"type": "number"}, "y": {"type": "number"}},
+                "required": ["x", "y"],
+                "additionalProperties": False,
+            },
+            "ok": {"type": "boolean"},
+        },
+        "required": ["name", "born", "tags", "at", "ok"],
+        "additionalProperties": False,
+    },
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "records", "schema": SCHEMA, "strict": True}}
+SHORT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+
+
+class Lift:
+    def __init__(self, ids: list[int], start: int) -> None:
+        self.ids, self.start = ids, start
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        place = len(input_ids) - self.start
+        if place < len(self.ids):
+            scores[self.ids[place]] += 1e4
+        return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    arguments = parser.parse_args()
+    llama = llama_cpp.Llama(str(build_model()), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
+    encoding = harmony_encoding()
+    text = json.dumps(DATA)
+    headers = encoding.encode(SHORT * 25 + "<|channel|>final<|message|>Hi<|return|>", allowed_special="all")
+    shaped = encoding.encode(f"<|channel|>final<|message|>{text}<|return|>", allowed_special="all")
+    bare = encoding.encode(text + "<|return|>", allowed_special="all")
+    script: list[int] = []
+    handler = HarmonyChatHandler(logits_processors=lambda prompt, request: [Lift(script, len(prompt))])
+    begin = time.process_time()
+    handler.prepare(llama)
+    print(f"vocabulary checked and made ready for llguidance, once a model: {time.process_time() - begin:.2f} s")
+
+    def reply(ids: list[int], **request: Any) -> Callable[[], int]:
+        def run() -> int:
+            script[:] = ids
+            chunks = handler(
+                llama=llama, messages=MESSAGES, stream=True, stream_options={"include_usage": True}, **request
+            )
+            *_, last = chunks
+            count = int(last["usage"]["completion_tokens"])
+            assert count == len(ids), (count, len(ids))
+            return count
+
+        return run
+
+    prompt = handler.prompt(llama, messages=MESSAGES)
+    grammar = llama_cpp.LlamaGrammar.from_json_schema(json.dumps(SCHEMA), verbose=False)
+
+    def stock(held: bool) -> Callable[[], int]:
+        def run() -> int:
+            processors = llama_cpp.LogitsProcessorList([Lift(bare, len(prompt))])
+            tokens = llama.generate(
+                prompt,
+                temp=1.0,
+                top_k=0,
+                top_p=1.0,
+                min_p=0.0,
+                logits_processor=processors,
+                grammar=grammar if held else None,
+            )
+            count = 0
+            for token in tokens:
+                count += 1
+                if token == bare[-1]:
+                    break
+            tokens.close()
+            return count
+
+        return run
+
+    pairs = {
+        "headers (25 short messages)": (reply(headers, headers="free"), reply(headers, headers="constrain")),
+        "JSON schema": (reply(shaped, headers="free"), reply(shaped, response_format=FORMAT)),
+        "text GBNF, stock": (stock(False), stock(True)),
+    }
+    print(f"{'CPU ms a token':32}{'free':>10}{'held':>10}{'cost':>10}{'tokens':>10}")
+    for name, runs in pairs.items():
+        spent = [float("inf"), float("inf")]
+        count = 0
+        for _ in range(arguments.turns):
+            for place, run in enumerate(runs):
+                begin = time.process_time()
+                count = run()
+                spent[place] = min(spent[place], (time.process_time() - begin) / count * 1e3)
+        print(f"{name:32}{spent[0]:10.3f}{spent[1]:10.3f}{spent[1] - spent[0]:+10.3f}{count:10}")
+
+
+if __name__ == "__main__":
+    main()
