@@ -104,6 +104,18 @@ def test_usage_counts_reasoning(client: openai.OpenAI) -> None:
     assert 0 < usage.completion_tokens_details.reasoning_tokens < usage.completion_tokens
 
 
+def test_effort_is_read_where_clients_put_it(client: openai.OpenAI) -> None:
+    def prompt(**more: Any) -> int:
+        reply = client.chat.completions.create(**ask("answer"), **more)
+        assert reply.usage is not None
+        return reply.usage.prompt_tokens - reply.usage.prompt_tokens_details.cached_tokens
+
+    prompt(reasoning_effort="low")
+    again, template = prompt(reasoning_effort="low"), {"chat_template_kwargs": {"reasoning_effort": "low"}}
+    assert prompt(extra_body=template) == again  # the same prompt: all of it was in the cache
+    assert prompt(reasoning_effort="high") > again
+
+
 def test_fields_that_clients_send_and_this_server_does_not_know_are_let_through(client: openai.OpenAI) -> None:
     more = {"store": False, "service_tier": "auto", "prompt_cache_key": "k", "brand_new_field": {"a": 1}}
     reply = client.chat.completions.create(**ask("answer"), user="someone", seed=7, extra_body=more)

@@ -174,7 +174,7 @@ def test_two_hundred_requests_sixteen_at_a_time_a_third_cancelled(server: Server
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of a YAML config: two models, a key, and room for two in line."""
+    """A server of a YAML config: three models, a key, and room for two in line."""
     folder = tmp_path_factory.mktemp("strict")
     config = folder / "config.yaml"
     config.write_text(
@@ -183,6 +183,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
             f"- {{model: '{build_model()}', model_alias: {alias}, n_ctx: 8192, headers: free, temperature: 0}}\n"
             for alias in ("one", "two")
         )
+        + f"- {{model: '{build_model()}', model_alias: plain, n_ctx: 1024, chat_format: chatml}}\n"
     )
     with scripted(folder, "--config_file", str(config)) as running:
         yield running
@@ -223,7 +224,7 @@ def test_the_key(strict: ServerProcess, headers: dict[str, str], status: int) ->
 
 def test_both_clients_send_the_key(strict: ServerProcess) -> None:
     good = openai.OpenAI(base_url=f"{strict.url}/v1", api_key="secret-key")
-    assert [model.id for model in good.models.list()] == ["one", "two"]
+    assert [model.id for model in good.models.list()] == ["one", "two", "plain"]
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{strict.url}/v1", api_key="no").models.list()
     with pytest.raises(anthropic.AuthenticationError):
@@ -238,6 +239,21 @@ def test_models_take_turns(strict: ServerProcess) -> None:
         reply = client.chat.completions.create(**ask("answer") | {"model": model})
         assert reply.model == answers
         assert reply.choices[0].message.content == "2 + 2 = 4."
+
+
+def test_a_model_with_another_chat_format_is_served_by_its_own_handler(strict: ServerProcess) -> None:
+    client = openai.OpenAI(base_url=f"{strict.url}/v1", api_key="secret-key")
+    fields: dict[str, Any] = {"model": "plain", "messages": USER, "max_completion_tokens": 4}
+    whole = client.chat.completions.create(**fields)
+    assert (whole.model, whole.usage.completion_tokens) == ("plain", 4)
+    assert Seen.of_chunks(client.chat.completions.create(**fields, stream=True)).finish == "length"
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**fields | {"messages": [{"role": "user"}] * 2000})
+    claude = anthropic.Anthropic(base_url=strict.url, api_key="secret-key")
+    reply = claude.messages.create(model="plain", max_tokens=4, messages=USER)
+    assert (reply.stop_reason, reply.content[0].type) == ("max_tokens", "text")
+    with claude.messages.stream(model="plain", max_tokens=4, messages=USER) as stream:
+        assert stream.get_final_message().stop_reason == "max_tokens"
 
 
 def test_a_full_line_is_429_with_retry_after(strict: ServerProcess, keyed: httpx.Client) -> None:

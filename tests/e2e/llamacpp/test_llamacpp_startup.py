@@ -122,6 +122,8 @@ def test_a_model_that_is_not_there() -> None:
         ("c.json", '{"prot": 1, "models": [{"model": "MODEL"}]}', "prot: unknown setting (did you mean 'port'?)"),
         ("c.yaml", "models:\n- model: MODEL\n  n_ctx: many\n", "models[0].n_ctx"),
         ("c.yaml", "models:\n- model_alias: a\n", "models[0]: no model given"),
+        ("c.yaml", "models:\n- {model: MODEL, chat_template_kwargs: {x: 1}}\n", "chat format harmony has no x"),
+        ("c.yaml", "models:\n- {model: MODEL, reasoning_effort: extreme}\n", "models[0].reasoning_effort"),
         ("c.yaml", "models: []\n", "`models` is empty"),
         ("c.yaml", "models: [a: {b\n", "c.yaml"),
         ("c.json", "{", "c.json"),

@@ -296,7 +296,7 @@ class _Server:
         """The chunks of a stream, counted."""
         try:
             async for chunk in turn.generation:
-                if turn.first:
+                if turn.first and chunk.get("choices"):
                     turn.first = False
                     self.metrics.first.labels(turn.endpoint).observe(time.monotonic() - turn.since)
                 if chunk.get("object") and chunk.get("usage"):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from ...errors import RequestError
+from .. import HarmonyChatHandler
 from .engine import Call
 
 __all__ = ["call", "check"]
@@ -38,6 +39,10 @@ def check(body: Any) -> Json:
     ):
         if not isinstance(given.get(name, kind()), kind):
             raise RequestError(f"{name} is not {what}", name, "invalid_type")
+    template = given.pop("chat_template_kwargs", None)
+    if isinstance(template, dict) and template.get("reasoning_effort") is not None:
+        # Where clients of llama-server and vLLM put it: they know no better place for a template's variable.
+        given.setdefault("reasoning_effort", template["reasoning_effort"])
     options = given.get("stream_options")
     if options is not None and not given.get("stream"):
         raise RequestError("stream_options needs stream: true", "stream_options", "invalid_value")
@@ -61,12 +66,23 @@ def call(
     def run(llama: Any, cancelled: Callable[[], bool]) -> Json | Iterable[Json]:
         handler = handler_of(llama)
         fields = {**given, "llama": llama, "model": model, "cancelled": cancelled}
-        result: Json | Iterable[Json] = handler(**fields)
+        result = handler(**fields) if isinstance(handler, HarmonyChatHandler) else _other(handler, fields)
         if announce and not isinstance(result, dict):
             return itertools.chain([{"usage": {"prompt_tokens": _prompt_tokens(handler, fields)}}], result)
         return result
 
     return run
+
+
+def _other(handler: Callable[..., Json | Iterable[Json]], fields: Json) -> Json | Iterable[Json]:
+    """A reply of one of llama-cpp-python's own chat handlers, for a model with another chat format."""
+    fields.setdefault("max_tokens", fields.pop("max_completion_tokens", None))
+    try:
+        return handler(**fields)
+    except (ValueError, TypeError, KeyError) as error:  # what these raise for messages that they cannot take
+        raise RequestError(
+            f"The model's chat format cannot take this request: {error}", None, "invalid_value"
+        ) from error
 
 
 def _prompt_tokens(handler: Any, fields: Mapping[str, Any]) -> int:

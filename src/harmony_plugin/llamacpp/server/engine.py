@@ -165,7 +165,8 @@ class Generation:
         try:
             if not self._cancelled:
                 for chunk in self._run():
-                    self._engine.on_chunk()
+                    if chunk:
+                        self._engine.on_chunk()
                     if self._cancelled:
                         break
                     self._loop.call_soon_threadsafe(put, chunk)

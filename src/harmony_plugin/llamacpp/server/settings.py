@@ -21,6 +21,7 @@ from typing import Any, Literal, Optional
 
 from pydantic import Field, ValidationError
 
+from ...prompts import REASONING_EFFORTS
 from ..settings import Defaults
 from . import stock
 
@@ -67,8 +68,18 @@ class ModelSettings(stock.ModelSettings):
     repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
 
     def defaults(self) -> Defaults:
-        """What the chat handler gives to requests that do not say."""
-        return Defaults(**{name: getattr(self, name) for name in HANDLER_DEFAULTS})
+        """What the chat handler gives to requests that do not say.
+
+        :raises SettingsError: for `chat_template_kwargs` that mean nothing here; `reasoning_effort` is read from them.
+        """
+        given = {name: getattr(self, name) for name in HANDLER_DEFAULTS}
+        template = dict(self.chat_template_kwargs or {})
+        given["reasoning_effort"] = template.pop("reasoning_effort", given["reasoning_effort"])
+        if template:
+            raise SettingsError(f"chat_template_kwargs: chat format harmony has no {', '.join(sorted(template))}")
+        if given["reasoning_effort"] not in REASONING_EFFORTS:
+            raise SettingsError(f"reasoning_effort: {given['reasoning_effort']!r} is not a level that is known")
+        return Defaults(**given)
 
 
 HANDLER_DEFAULTS = (
@@ -149,6 +160,8 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: argparse.Argumen
     for model in models:
         if model.hf_model_repo_id is None and not Path(model.model).is_file():
             raise SettingsError(f"model file not found: {model.model}")
+        if model.chat_format == "harmony":
+            model.defaults()
     names = stock.aliases(models)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
