@@ -227,6 +227,18 @@ def test_header_with_no_channel_and_no_message_is_loose_text() -> None:
     assert fields(split("Hello there.<|return|>")) == (None, "Hello there.", [])
 
 
+@pytest.mark.parametrize("closer", ["<|end|>", "<|return|>", "", f"{FINAL}z<|return|>"])
+@pytest.mark.parametrize("words", ["I think so", "think " * 150])
+@pytest.mark.parametrize("role", ["", "assistant", "assistant "])
+@pytest.mark.parametrize("channel", ["analysis", "commentary", "final"])
+def test_words_behind_a_channel_word_in_the_place_of_the_role(channel: str, role: str, words: str, closer: str) -> None:
+    reply = split(f"{FINAL}a<|end|><|start|>{role}{channel} {words}{closer}")
+    content = ["a", words] if channel == "final" else ["a"]
+    content += ["z"] if "z" in closer else []
+    assert fields(reply) == (None if channel == "final" else words, "\n".join(content), [])
+    assert "missing_message" in codes(reply)
+
+
 def test_foreign_header_with_no_message_goes_to_an_issue() -> None:
     reply = split("<|channel|>final<|message|>a<|end|><|start|>user: hi there<|end|>")
     assert fields(reply) == (None, "a", [])

@@ -46,6 +46,7 @@ _NAME = re.compile(r"[\w.\-/:]*")
 _FUNCTIONS_WORD = re.compile(r"functions\.[\w.\-/:]+")
 _FORMAT_WORDS = re.compile(r"((?:assistant|analysis|commentary|final)+)((?:[^A-Za-z].*)?)", re.DOTALL)
 _FORMAT_WORD = re.compile(r"assistant|analysis|commentary|final")
+_ROLE_AND_CHANNEL = re.compile(r"\s*(?:assistant\s*)*(?:analysis|commentary|final)")
 _OTHER_ROLE = re.compile(rf"({'|'.join(_OTHER_ROLES)})\b")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _TYPE_WORD = re.compile(r"[A-Za-z][\w./+\-]*")
@@ -320,8 +321,8 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, 
             break
     else:  # the channel stands in the place of the role
         number, (kind, text) = 0, sections[0]
-        match = _FORMAT_WORDS.match(text.lstrip())
-        clause = _Clause("", "", len(text) - len(text.lstrip()) + (match.end(1) if match else 0), True)
+        match = _ROLE_AND_CHANNEL.match(text)
+        clause = _Clause("", "", match.end() if match else 0, True)
     before = [other.strip() for _, other in sections[:number]]
     behind = [text[clause.end :]]
     for kind, text in sections[number + 1 :]:

@@ -224,13 +224,12 @@ class Machine:
                 self._issue("stray_marker", self._offset)
             return
         header = self._read()
-        by_word = self._explicit and not self._prompted and header.known  # <|start|>final …
         if header.role != "assistant":
             self._issue("foreign_role", self._offset, words)
         elif header.addressed:
             # With a recipient it is not a call.
             self._issue("missing_message", self._offset, words)
-        elif header.known and (len(sections) > 1 or by_word):
+        elif self._says_channel(header):
             self._message_behind(header, closed_by != START, offset)
         elif not words.strip():
             self._issue("missing_message", self._offset)
@@ -238,6 +237,10 @@ class Machine:
             self._issue("filler", self._offset, words)
         else:
             self._loose_text(words, closed_by, self._offset, self._ids)
+
+    def _says_channel(self, header: Header) -> bool:
+        """Whether a header without ``<|message|>`` names a known channel: in a clause, or as its role behind a start."""
+        return header.known and (bool(self._sections) or (self._explicit and not self._prompted))
 
     def _message_behind(self, header: Header, complete: bool | None, offset: int) -> None:
         """``<|message|>`` is missing: the words behind the channel are the body. ``complete`` None: it goes on."""
@@ -261,7 +264,7 @@ class Machine:
     def _too_long(self, offset: int) -> None:
         header = self._read()
         self._issue("header_too_long", self._offset)
-        if header.role == "assistant" and not header.addressed and header.known and self._sections:
+        if header.role == "assistant" and not header.addressed and self._says_channel(header):
             self._message_behind(header, None, offset)
         elif header.role != "assistant" or header.addressed:
             # Not a call, nobody's text: the rest of it goes where its words go, to an issue.
@@ -289,7 +292,7 @@ class Machine:
                 self._issue("foreign_role", self._offset, words)
             elif header.addressed:
                 self._issue("incomplete_header", self._offset, words)
-            elif header.known and len(sections) > 1:
+            elif self._says_channel(header):
                 self._message_behind(header, False, offset)
             else:
                 self._loose_text(words, RETURN, self._offset, self._ids)
