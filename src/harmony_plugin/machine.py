@@ -239,7 +239,7 @@ class Machine:
             self._loose_text(words, closed_by, self._offset, self._ids)
 
     def _says_channel(self, header: Header) -> bool:
-        """Whether a header without ``<|message|>`` names a known channel: in a clause, or as its role behind a start."""
+        """Whether a header without ``<|message|>`` names a known channel: in a clause, or as role behind a start."""
         return header.known and (bool(self._sections) or (self._explicit and not self._prompted))
 
     def _message_behind(self, header: Header, complete: bool | None, offset: int) -> None:
