@@ -97,7 +97,7 @@ class Generation:
                 if not delta:
                     continue
                 if stops.any and delta.content is not None:
-                    _show(delta, stops.feed(delta.content))
+                    delta.content = stops.feed(delta.content) or None
                 if delta:
                     yield delta, pending
                     pending = []
@@ -108,7 +108,7 @@ class Generation:
             tokens.close()
         delta = self.stream.finish()
         if stops.any:
-            _show(delta, stops.feed(delta.content or "") + stops.rest())
+            delta.content = (stops.feed(delta.content or "") + stops.rest()) or None
         if delta or pending:
             yield delta, pending
 
@@ -267,10 +267,3 @@ class Bias:
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         scores[self._ids] += self._values
         return scores
-
-
-def _show(delta: Delta, content: str) -> None:
-    if content:
-        delta.content = content
-    elif delta.content is not None:
-        del delta.content
