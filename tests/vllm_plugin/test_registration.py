@@ -36,6 +36,24 @@ def test_a_vllm_without_lazy_registration() -> None:
     assert "cannot work with vLLM" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--reasoning-parser", "harmony"], True),
+        (["--tool-call-parser=harmony"], True),
+        (["--tool_call_parser", "harmony"], True),
+        (["--reasoning-parser", "qwen3", "--served-model-name", "harmony"], False),
+        (["harmony"], False),
+        (["--reasoning-parser"], False),
+    ],
+)
+def test_whether_the_command_line_names_us(arguments: list[str], named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import harmony_plugin.vllm as plugin
+
+    monkeypatch.setattr("sys.argv", ["vllm", "serve", "model", *arguments])
+    assert plugin._named_on_command_line() is named
+
+
 def test_register_is_idempotent_lazy_and_silent() -> None:
     done = run(
         "import sys, vllm.reasoning, vllm.tool_parsers, vllm.parser.harmony as h, vllm.parser.abstract_parser as a\n"

@@ -20,6 +20,7 @@ PARSER_NAME = "harmony"
 TESTED_VERSIONS = ("0.25.1", "0.26.0", "0.27.1", "0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0")
 
 _PARSERS = "harmony_plugin.vllm.parsers"
+_FLAGS = ("--reasoning-parser", "--tool-call-parser")
 
 
 class UnsupportedVLLM(RuntimeError):
@@ -63,7 +64,12 @@ def register() -> None:
 
 
 def _named_on_command_line() -> bool:
-    return any(word == PARSER_NAME or word.endswith(f"parser={PARSER_NAME}") for word in sys.argv)
+    """Whether ``vllm serve`` was told to use one of our parsers (a ``--config`` file is not looked into)."""
+    for word, following in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        flag, given, value = word.partition("=")
+        if flag.replace("_", "-") in _FLAGS and (value if given else following) == PARSER_NAME:
+            return True
+    return False
 
 
 def _vllm_version() -> str:
