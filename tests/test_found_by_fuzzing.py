@@ -67,3 +67,10 @@ def test_an_unfinished_character_stands_in_front_of_a_run_that_is_too_long() -> 
 def test_words_of_a_clause_that_does_not_count_are_in_an_issue(header: str, code: str, text: str) -> None:
     """They were nowhere."""
     assert texts(split(f"{header}x<|end|>"), code) == [text]
+
+
+@pytest.mark.parametrize("end", ["", "<|end|>", "<|return|>"])
+def test_words_glued_to_a_channel_that_does_not_count_are_in_an_issue(end: str) -> None:
+    """They vanished with the channel's name, where <|message|> is missing."""
+    reply = split(f"<|channel|>analysis??really<|channel|>analysis{end}")
+    assert texts(reply, "header_words") == ["??really"]

@@ -333,8 +333,14 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, 
     joined = "".join(behind)
     if match := _BARE_TYPE.match(joined):
         joined = joined[match.end() :]
-    words = [word for part in before for word in part.split() if not _FORMAT_WORDS.fullmatch(word)]
-    return " ".join(words), joined.lstrip()
+    words = [_without_format(word) for part in before for word in part.split()]
+    return " ".join(filter(None, words)), joined.lstrip()
+
+
+def _without_format(word: str) -> str:
+    """What is glued to the role and channel words that a word begins with; all of it where it begins with none."""
+    match = _FORMAT_WORDS.fullmatch(word)
+    return match[2] if match else word
 
 
 def is_filler(sections: Sections, opening: bool) -> bool:
