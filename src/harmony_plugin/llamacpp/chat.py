@@ -200,6 +200,7 @@ class HarmonyChatHandler:
                 processors=processors,
                 extra={"grammar": grammar} if grammar is not None else None,
                 seed=None if request.seed is None else request.seed + index,
+                cancelled=fields.get("cancelled"),
             )
 
         completion = Completion(llama, model, request, generate)
@@ -240,7 +241,7 @@ class Completion:
                 logprobs += entries
             choice: dict[str, Any] = {"index": index, "message": message.to_openai()}
             choice["logprobs"] = self._logprobs(logprobs) if self._request.logprobs else None
-            choice["finish_reason"] = self._done(generation)
+            choice |= self._done(generation)
             choices.append(choice)
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": self._usage.to_openai()}
 
@@ -256,15 +257,17 @@ class Completion:
                 yield self._chunk(index, delta.to_openai(), logprobs=logprobs)
             if not started:
                 yield self._chunk(index, {"role": "assistant"})
-            yield self._chunk(index, {}, finish_reason=self._done(generation))
+            yield self._chunk(index, {}, **self._done(generation))
         if self._request.include_usage:
             yield {**self._chunk_head(), "choices": [], "usage": self._usage.to_openai()}
 
-    def _done(self, generation: Generation) -> str:
+    def _done(self, generation: Generation) -> dict[str, Any]:
+        """How a choice ended: the finish reason, and vLLM's `stop_reason` where a stop string ended it."""
         self._usage.add(generation)
         for issue in generation.stream.issues:
             log.info("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
-        return generation.finish_reason
+        done: dict[str, Any] = {"finish_reason": generation.finish_reason}
+        return done if generation.stop_string is None else {**done, "stop_reason": generation.stop_string}
 
     def _chunk_head(self) -> dict[str, Any]:
         return {**self._head, "object": "chat.completion.chunk"}
@@ -276,8 +279,9 @@ class Completion:
         *,
         logprobs: dict[str, Any] | None = None,
         finish_reason: str | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason, **more}
         chunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
         if self._request.include_usage:
             chunk["usage"] = None

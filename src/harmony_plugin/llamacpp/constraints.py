@@ -349,7 +349,8 @@ def _refuse_bombs(schema: Mapping[str, Any], where: str) -> None:
 
     :raises RequestError: says which keyword.
     """
-    counted, multiples, joined = 0, {1}, False
+    counted: float = 0
+    multiples, joined = {1}, False
     todo: list[Any] = [schema]
     while todo:
         value = todo.pop()

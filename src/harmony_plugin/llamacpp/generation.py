@@ -8,7 +8,7 @@ nothing of how Harmony is split: it asks the stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Delta, Stream
@@ -59,11 +59,15 @@ class Generation:
         processors: Sequence[Processor] = (),
         extra: dict[str, Any] | None = None,
         seed: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self.stream = stream
         self.completion_tokens = 0
         self.cached_tokens = 0
         self.cut = False
+        #: The stop string that ended the reply.
+        self.stop_string: str | None = None
+        self._cancelled = cancelled
         self._engine = engine
         self._prompt = prompt
         self._request = request
@@ -101,7 +105,8 @@ class Generation:
                 if delta:
                     yield delta, pending
                     pending = []
-                if stops.hit:
+                if stops.hit is not None:
+                    self.stop_string = stops.hit
                     self.stream.finish()
                     return
         finally:
@@ -130,6 +135,8 @@ class Generation:
         first = True
         try:
             while self.completion_tokens < limit:
+                if self._cancelled is not None and self._cancelled():
+                    break  # nobody waits for the rest
                 token = next(sampled)
                 if first:
                     reused = given - (engine.evaluated() - before)
@@ -196,21 +203,22 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.any = bool(stops)
-        self.hit = False
+        #: The stop string that was found.
+        self.hit: str | None = None
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
         self._held = ""
 
     def feed(self, text: str) -> str:
         """What of the text so far may be shown; `hit` is set when a stop string was found."""
-        if self.hit:
+        if self.hit is not None:
             return ""
         text = self._held + text
-        found = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        found = [(place, stop) for place, stop in ((text.find(stop), stop) for stop in self._stops) if place >= 0]
         if found:
-            self.hit = True
+            place, self.hit = min(found)
             self._held = ""
-            return text[: min(found)]
+            return text[:place]
         keep = 0
         for size in range(min(self._longest - 1, len(text)), 0, -1):
             tail = text[-size:]

@@ -156,6 +156,7 @@ def test_a_long_reply_streams_whole(claude: anthropic.Anthropic) -> None:
 def test_a_stop_sequence_ends_the_reply(claude: anthropic.Anthropic) -> None:
     reply = claude.messages.create(**ask("numbers", stop_sequences=[" four"]))
     assert reply.content[0].text == "one two three"
+    assert (reply.stop_reason, reply.stop_sequence) == ("stop_sequence", " four")
 
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
