@@ -292,7 +292,8 @@ def read_header(
     if clauses and not channels and not recipient:
         issues.append(("unknown_channel", ""))
     content_type = types[0] if types else None
-    ignored += [kind for name in types[1:] if (kind := name.removeprefix("<|constrain|>")) not in TYPES]
+    others = [name.removeprefix("<|constrain|>") for name in types[1:]]
+    ignored += [other for other in others if other not in TYPES]
     if len(candidates) == 1 and content_type is None:
         content_type = candidates[0]
     else:
