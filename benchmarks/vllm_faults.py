@@ -62,7 +62,8 @@ def table(stock: Seen, plugin: Seen) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for fault in FAULTS:
-        lines.append("| " + " | ".join([fault.what, *cells(fault, stock), *cells(fault, plugin)]) + " |")
+        what = fault.what.replace("|", r"\|")  # a table's cell ends at a bare one, even in code
+        lines.append("| " + " | ".join([what, *cells(fault, stock), *cells(fault, plugin)]) + " |")
     for name, seen in (("stock", stock), ("plugin", plugin)):
         right = sum(
             is_right(fault, api, stream, seen[fault.name, api, stream])

@@ -1,8 +1,9 @@
 """CPU time of vLLM's API server per generated token: stock parsers against the plugin's, and no parser as the floor.
 
-Real servers, one after the other, the same load on each: 16 streams at once of 2,000 tokens, well-formed reasoning and
-answer. Measured is the CPU time (user and system) of the API server process alone; engine and clients are other
-processes. The floor is what vLLM spends on HTTP, detokenising and JSON without splitting anything.
+Three real servers side by side (some 13 GB), the same load on one after the other, round by round, so that what else the
+machine does falls on all of them: 16 streams at once of 2,000 tokens, well-formed reasoning and answer. Measured is the
+CPU time (user and system) of the API server process alone; engine and clients are other processes. The floor is what
+vLLM spends on HTTP, detokenising and JSON without splitting anything.
 
     .venv/bin/python benchmarks/vllm_server_cpu.py
     .venv/bin/python benchmarks/vllm_server_cpu.py --streams 4 --tokens 500 --rounds 1     # a quick look
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,53 +63,55 @@ def cpu_seconds(server: Server) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in server.api_processes())
 
 
-async def measure(server: Server, streams: int, tokens: int, rounds: int, api: str) -> list[float]:
-    """Microseconds of API server CPU per generated token, one figure a round."""
-    ids = script(tokens)
-    figures = []
+async def measure(server: Server, streams: int, ids: Sequence[int], api: str) -> float:
+    """Microseconds of API server CPU per generated token, in one round."""
     limits = httpx.Limits(max_connections=streams)
     async with httpx.AsyncClient(base_url=server.url, timeout=900, limits=limits) as client:
-        await asyncio.gather(*(one_stream(client, ids[:50], api) for _ in range(streams)))  # warm
-        for _ in range(rounds):
-            before, started = cpu_seconds(server), time.monotonic()
-            sizes = await asyncio.gather(*(one_stream(client, ids, api) for _ in range(streams)))
-            spent = cpu_seconds(server) - before
-            assert min(sizes) > tokens, "a stream came out short"
-            figures.append(spent / (streams * tokens) * 1e6)
-            print(f"  {figures[-1]:.0f} us a token, {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return figures
+        before = cpu_seconds(server)
+        sizes = await asyncio.gather(*(one_stream(client, ids, api) for _ in range(streams)))
+        spent = cpu_seconds(server) - before
+    assert min(sizes) > len(ids), "a stream came out short"
+    return spent / (streams * len(ids)) * 1e6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--api", choices=("chat", "responses"), default="chat")
-    parser.add_argument("--json", action="store_true", help="figures as JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="every figure as JSON instead of a table of medians")
     arguments = parser.parse_args()
-    figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as logs:
+    ids = script(arguments.tokens)
+    figures: dict[str, list[float]] = {name: [] for name in SERVERS}
+    with contextlib.ExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        servers = {}
         for name, parsers in SERVERS.items():
             print(f"starting vllm serve ({name}) ...", file=sys.stderr)
             launch = Launch(parsers=parsers, max_model_len=max(4096, arguments.tokens + 256))
-            with running(launch, Path(logs) / f"{name}.log") as server:
-                measured = measure(server, arguments.streams, arguments.tokens, arguments.rounds, arguments.api)
-                figures[name] = statistics.median(asyncio.run(measured))
+            servers[name] = stack.enter_context(running(launch, logs / f"{name.replace(' ', '-')}.log"))
+            asyncio.run(measure(servers[name], arguments.streams, ids[:100], arguments.api))  # warm
+        for number in range(arguments.rounds):
+            for name, server in servers.items():
+                figures[name].append(asyncio.run(measure(server, arguments.streams, ids, arguments.api)))
+                print(f"round {number + 1}: {name}: {figures[name][-1]:.0f} us a token", file=sys.stderr)
     if arguments.json:
         print(json.dumps(figures))
         return
     import vllm
 
-    floor = figures["no parser"]
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    floor = medians["no parser"]
     print(
         f"vLLM {vllm.__version__}, {arguments.api}, {arguments.streams} streams of {arguments.tokens} tokens,"
-        f" median of {arguments.rounds}\n"
+        f" median of {arguments.rounds} rounds\n"
     )
-    print("| API server | CPU per token, us | of it for splitting, us |\n| --- | --- | --- |")
-    for name, figure in figures.items():
-        print(f"| {name} | {figure:.0f} | {figure - floor:.0f} |")
-    print(f"\nstock : plugin = {figures['stock'] / figures['plugin']:.2f}")
+    print("| parsers | API server CPU per token, us | least to most | over no parser, us |\n| --- | --- | --- | --- |")
+    for name, values in figures.items():
+        spread = f"{min(values):.0f} to {max(values):.0f}"
+        print(f"| {name} | {medians[name]:.0f} | {spread} | {medians[name] - floor:.0f} |")
+    print(f"\nstock : plugin = {medians['stock'] / medians['plugin']:.2f}")
 
 
 if __name__ == "__main__":
