@@ -1,7 +1,7 @@
 """CPU time of vLLM's API server per generated token: stock parsers against the plugin's, and no parser as the floor.
 
-Three real servers side by side (some 13 GB), the same load on one after the other, round by round, so that what else the
-machine does falls on all of them: 16 streams at once of 2,000 tokens, well-formed reasoning and answer. Measured is the
+Three real servers side by side (some 13 GB), the same load on one after the other, round by round, so that what else
+the machine does falls on all of them: 16 streams at once of 2,000 tokens, well-formed reasoning and answer. Measured is the
 CPU time (user and system) of the API server process alone; engine and clients are other processes. The floor is what
 vLLM spends on HTTP, detokenising and JSON without splitting anything.
 
