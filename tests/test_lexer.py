@@ -278,3 +278,9 @@ def test_markers_of_a_dialect_may_share_their_beginning_or_nothing() -> None:
         assert reply.content == f"a{markers['end'][:-1]}"
         assert reply.messages[0].complete
         check_chunks(list(raw), reply, options=options)
+
+
+def test_a_nul_among_the_text_is_text() -> None:
+    ids = encode("<|channel|>final<|message|>a\x00b \x01é\x00\x00c<|return|>")
+    assert [parse(ids).content for _ in range(2)] == ["a\x00b \x01é\x00\x00c"] * 2
+    assert parse(ids).issues == ()

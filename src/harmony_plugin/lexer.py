@@ -78,7 +78,7 @@ class IdLexer:
         self._chunk, self._carried = ids, self._held
         tokens: list[Token] = []
         try:
-            # One pass for all: the table's pieces mark markers and loose bytes with surrogates, which text never holds.
+            # One pass for all: the table's pieces mark markers with NUL and loose bytes with surrogates.
             # itemgetter: the quickest way to take many; of one it makes no tuple.
             table = self._vocabulary.table
             pieces = itemgetter(*ids)(table) if len(ids) > 1 else (table[ids[0]],)
@@ -94,7 +94,7 @@ class IdLexer:
             find = ids.index if isinstance(ids, (list, tuple)) else list(ids).index
             markers = self._vocabulary.markers
             for part in parts[1:]:
-                marker, spelled, name = markers[ord(part[0])]
+                marker, spelled, name = markers[ord(part[0]) - 1]
                 place = find(marker, begin)
                 if place > begin:
                     self._run(text, ids, begin, place, base, tokens)

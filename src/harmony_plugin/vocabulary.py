@@ -28,8 +28,9 @@ class Special:
 # Ids up to here get a place in the table; larger ones (there are none) are decoded each time.
 _LARGEST = 1 << 20
 
-#: Stands in front of a marker's number among joined pieces: a surrogate, which no decoded text holds.
-MARK = "\ud800"
+#: Stands in front of a marker's number among joined pieces. NUL, so that ASCII stays ASCII, which is joined and split
+#: fastest; pieces that hold one themselves are not joined.
+MARK = "\x00"
 
 
 class Vocabulary:
@@ -55,7 +56,7 @@ class Vocabulary:
         #: the marker's number. None for all else. The upper half is empty: a negative id indexes from the end.
         self.table: list[str | None] = []
         for number, (token, _, _) in enumerate(self.markers):
-            self._keep(token, MARK + chr(number))
+            self._keep(token, MARK + chr(number + 1))
 
     def _keep(self, token: int, piece: str) -> None:
         if 0 <= token < _LARGEST:
@@ -84,11 +85,13 @@ class Vocabulary:
         try:
             piece = data.decode("utf-8")
         except UnicodeDecodeError:
-            self._keep(token, data.decode("utf-8", "surrogateescape"))
+            if b"\0" not in data:
+                self._keep(token, data.decode("utf-8", "surrogateescape"))
             return data
         if piece:  # an id without text is nothing to give out
             self.text[token] = piece
-        self._keep(token, piece)
+        if MARK not in piece:
+            self._keep(token, piece)
         return piece
 
 
