@@ -47,6 +47,24 @@ test: lint
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/vllm_parsers.py
+	$(BIN)/python benchmarks/llamacpp_overhead.py
+	$(BIN)/python benchmarks/llamacpp_prompts.py
+	$(BIN)/python benchmarks/llamacpp_constraints.py
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python -m fuzz
+
+conformance: $(VENV)/.test
+	$(BIN)/python -m conformance
+
+matrix: $(VENV)/.test
+	$(BIN)/python scripts/matrix.py
+
+mutation: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet cosmic-ray
+	$(BIN)/python scripts/mutation_testing.py
 
 clean:
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
