@@ -27,10 +27,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from random import Random
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("machine", "header")
-FAST = ("test_header.py", "test_machine.py", "test_routing.py", "test_stream.py", "test_found_by_fuzzing.py")
+FAST = (
+    "test_header.py",
+    "test_machine.py",
+    "test_routing.py",
+    "test_stream.py",
+    "test_accounts.py",
+    "test_found_by_fuzzing.py",
+)
 SLOW = ("test_cases.py", "test_properties.py")
 SECONDS = 60  # a mutant that loops for ever
 _CONFIGURATION = """
@@ -83,8 +91,10 @@ def answer(path: str, folder: Path) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.alarm(SECONDS)
         tests = client.makefile().readline().split()
+        code = 0
         with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(output):
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+            for test in tests:  # one file after the other: most mutants die in the first
+                code = code or pytest.main(["-x", "-q", "-p", "no:cacheprovider", test])
         with contextlib.suppress(OSError):
             client.sendall(b"%d\n" % code)
         os._exit(0)
@@ -107,7 +117,27 @@ def copy(folder: Path) -> None:
     shutil.copytree(ROOT / "tests" / "cases", folder / "tests" / "cases")
 
 
-def run(module: str, folder: Path) -> list[tuple[str, int, str]]:
+def leave_out(session: Path, share: float, seed: int) -> None:
+    """Skip all but a share of the mutants, drawn by chance."""
+    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.work_item import WorkerOutcome, WorkResult
+
+    random = Random(seed)
+    with use_db(session, WorkDB.Mode.open) as database:
+        # Their ids are drawn anew each time; what they change is not.
+        pending = sorted(
+            database.pending_work_items,
+            key=lambda item: (
+                item.mutations[0].operator_name,
+                item.mutations[0].start_pos,
+                item.mutations[0].occurrence,
+            ),
+        )
+        for item in random.sample(pending, round(len(pending) * (1 - share))):
+            database.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+
+
+def run(module: str, folder: Path, share: float, seed: int) -> list[tuple[str, int, str]]:
     """Mutate one module; the survivors: operator, line, change."""
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     path = str(folder / "socket")
@@ -141,6 +171,7 @@ def run(module: str, folder: Path) -> list[tuple[str, int, str]]:
         )
         cosmic_ray("cosmic-ray", "init", configuration.name, session.name)
         cosmic_ray("cr-filter-operators", session.name, configuration.name)
+        leave_out(session, share, seed)
         cosmic_ray("cosmic-ray", "exec", configuration.name, session.name)
         items = [json.loads(line) for line in cosmic_ray("cosmic-ray", "dump", session.name).splitlines()]
         done = [(item, result) for item, result in items if result and result["worker_outcome"] == "normal"]
@@ -170,6 +201,8 @@ def run(module: str, folder: Path) -> list[tuple[str, int, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--module", choices=MODULES, action="append")
+    parser.add_argument("--share", type=float, default=1.0, help="of the mutants, drawn by chance; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="of the share")
     parser.add_argument("--answer", nargs=2, metavar=("SOCKET", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--ask", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -182,7 +215,7 @@ def main() -> None:
             folder = Path(name)
             copy(folder)
             for module in options.module or MODULES:
-                for operator, line, diff in run(module, folder):
+                for operator, line, diff in run(module, folder, options.share, options.seed):
                     changed = [row for row in diff.splitlines() if row[:1] in "+-" and row[:3] not in ("+++", "---")]
                     print(f"{module}.py:{line} {operator}", *changed, sep="\n    ", flush=True)
 
