@@ -1,9 +1,9 @@
 """CPU time of vLLM's API server per generated token: stock parsers against the plugin's, and no parser as the floor.
 
 Three real servers side by side (some 13 GB), the same load on one after the other, round by round, so that what else
-the machine does falls on all of them: 16 streams at once of 2,000 tokens, well-formed reasoning and answer. Measured is the
-CPU time (user and system) of the API server process alone; engine and clients are other processes. The floor is what
-vLLM spends on HTTP, detokenising and JSON without splitting anything.
+the machine does falls on all of them: 16 streams at once of 2,000 tokens, well-formed reasoning and answer. Measured is
+the CPU time (user and system) of the API server process alone; engine and clients are other processes. The floor is
+what vLLM spends on HTTP, detokenising and JSON without splitting anything.
 
     .venv/bin/python benchmarks/vllm_server_cpu.py
     .venv/bin/python benchmarks/vllm_server_cpu.py --streams 4 --tokens 500 --rounds 1     # a quick look

@@ -24,7 +24,8 @@ def test_many_streams_a_third_hung_up_on(server: Any, run: Any) -> None:
             for number in range(ROUNDS):
                 seen = await run_round(clients, number)
                 assert not seen.wrong, "\n".join(seen.wrong[:5])
-                assert seen.left >= 64 // 3
+                # On a busy machine a reply may come in fewer, larger pieces and end before its client hangs up.
+                assert seen.left > 64 // 6
                 assert seen.left + seen.exact == 64
                 memory.append(api_memory(server))
 
@@ -35,4 +36,4 @@ def test_many_streams_a_third_hung_up_on(server: Any, run: Any) -> None:
     assert unfinished(server.url) == 0, "a client that hung up has its request ended"
     assert not complaints(server.log_text()[log_before:])
     # The first round fills caches and pools; what a stream leaked would add up after it.
-    assert memory[-1] - memory[0] < 48 * MIB, [m // MIB for m in memory]
+    assert memory[-1] - memory[0] < 16 * MIB, [m // MIB for m in memory]

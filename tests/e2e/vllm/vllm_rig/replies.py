@@ -118,12 +118,22 @@ def for_api(tools: Sequence[Mapping[str, Any]], api: Api) -> list[dict[str, Any]
     return [dict(tool) for tool in tools]
 
 
+# A connection a request: uvicorn closes idle ones after 5 s, and a client that takes one up at that moment gets a read
+# error, which says nothing of the reply. No retries either: a failure is a failure.
+_CLIENT: dict[str, Any] = {
+    "api_key": "none",
+    "max_retries": 0,
+    "timeout": 240,
+    "default_headers": {"Connection": "close"},
+}
+
+
 def openai_client(url: str) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=240)
+    return openai.AsyncOpenAI(base_url=url + "/v1", **_CLIENT)
 
 
 def anthropic_client(url: str) -> anthropic.AsyncAnthropic:
-    return anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0, timeout=240)
+    return anthropic.AsyncAnthropic(base_url=url, **_CLIENT)
 
 
 def _extra(script: Script, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
