@@ -20,6 +20,7 @@ from pydantic_core import from_json
 from sse_starlette.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -260,10 +261,14 @@ class _Server:
     async def _body(self, request: Request) -> Any:
         limit = self.settings.max_body_mb << 20
         received = bytearray()
-        async for piece in request.stream():
-            received += piece
-            if len(received) > limit:
-                raise RequestError(f"The body is larger than {self.settings.max_body_mb} MB.", None, "too_large", 413)
+        try:
+            async for piece in request.stream():
+                received += piece
+                if len(received) > limit:
+                    what = f"The body is larger than {self.settings.max_body_mb} MB."
+                    raise RequestError(what, None, "too_large", 413)
+        except ClientDisconnect as error:
+            raise errors.ClientGone from error
         try:
             return from_json(bytes(received), allow_inf_nan=False)
         except ValueError as error:
