@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from feeding import encode
-from harmony_plugin import Stream, parse
+from feeding import codes, encode
+from harmony_plugin import Options, Stream, parse
 
 LONG = "word " * 200
 
@@ -96,3 +96,99 @@ def test_a_message_is_complete_where_an_end_marker_closed_it(raw: str, complete:
 def test_loose_text_has_the_channel_that_it_is_taken_for() -> None:
     assert parse("thought<|end|><|channel|>final<|message|>x").messages[0].channel == "analysis"
     assert parse("answer<|return|>").messages[0].channel is None
+
+
+def at(raw: str, code: str, prompt: str | None = None) -> tuple[list[int], list[int]]:
+    """Where issues of a code lie: in ids, in characters."""
+    by_ids = parse(encode(raw), prompt=None if prompt is None else encode(prompt))
+    by_text = parse(raw, prompt=prompt)
+    return tuple([issue.offset for issue in reply.issues if issue.code == code] for reply in (by_ids, by_text))  # type: ignore[return-value]
+
+
+def test_an_issue_about_a_body_lies_where_the_body_begins() -> None:
+    assert at("<|channel|>side<|message|>x", "unknown_channel") == ([3], [26])
+    assert at("<|channel|>final to=f<|message|>x", "arguments_not_json") == ([len(encode(" to=f")) + 3], [32])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "raw", "code"),
+    [
+        ("<|start|>assistant to=f<|channel|>final<|message|>", "x", "arguments_not_json"),
+        ("<|start|>assistant", "??<|end|>", "loose_text"),
+        ("<|start|>assistant<|channel|>", "side<|end|>", "loose_text"),
+        (f"<|start|>{LONG}", "??<|end|>", "loose_text"),
+    ],
+)
+def test_offsets_count_from_where_the_output_begins(prompt: str, raw: str, code: str) -> None:
+    assert at(raw, code, prompt) == ([0], [0])
+
+
+def test_a_prompt_that_ends_in_a_long_header_is_as_good_as_start() -> None:
+    assert parse("<|start|>assistant<|channel|>final<|message|>x<|end|>", prompt=f"<|start|>{LONG}").issues == ()
+
+
+def test_one_letter_behind_start_may_become_a_role() -> None:
+    reply = parse("<|start|>a")
+    assert (reply.content, codes(reply)) == (None, ["incomplete_header"])
+
+
+def test_a_header_holds_as_many_markers_as_characters() -> None:
+    # Of 599 markers in turn 512 are held; of the rest, every second only repeats the one before.
+    reply = parse("<|channel|><|constrain|>" * 299 + "<|channel|><|message|>x<|end|>")
+    assert codes(reply).count("stray_marker") == 44
+    assert reply.content == "x"
+
+
+@pytest.mark.parametrize("word", [" word", " words", " wordy one", "x"])
+def test_ids_that_the_header_limit_cuts_count_once(word: str) -> None:
+    raw = "<|channel|>analysis " + word * 600
+    assert parse(encode(raw)).reasoning_tokens == len(encode(raw)) - 2
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        *[
+            (word, "analysis")
+            for word in ("nalysis", "alysis", "xanalysis", "xxanalysis", "analysi", "analys", "anlyysis")
+        ],
+        *[(word, "analysis") for word in ("analysisx", "ANALYSIS", "analisis", "analizis")],
+        *[(word, "commentary") for word in ("comentary", "comentery", "ommentary", "mmentary", "kommentary")],
+        *[(word, "final") for word in ("finl", "fina", "finale", "inal", "nal", "xxfinal", "fnial")],
+        *[(word, None) for word in ("lysis", "xxxanalysis", "analiziz", "fi", "xxxfinal", "ntary", "comment")],
+    ],
+)
+def test_a_misspelled_channel_is_one_or_two_edits_away(word: str, meant: str | None) -> None:
+    reply = parse(f"<|channel|>{word}<|message|>x<|end|>")
+    assert reply.messages[0].channel == word
+    assert codes(reply) == ["misspelled_channel" if meant else "unknown_channel"]
+    assert (reply.reasoning_content is not None) == (meant == "analysis")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("<|channel|>json<|message|>x", ("assistant", None, None, "json")),
+        ("<|channel|>final <|constrain|>one two<|message|>x", ("assistant", "final", None, "<|constrain|>one")),
+        ("<|end|><|start|>functions.f<|message|>x", ("tool", None, None, None)),
+        ("<|end|><|start|>functions.f to=assistant<|message|>x", ("tool", None, "assistant", None)),
+    ],
+)
+def test_what_a_header_says(raw: str, message: tuple[str | None, ...]) -> None:
+    assert parse(raw).messages[0][:4] == message
+
+
+def test_the_same_channel_twice_is_said() -> None:
+    reply = parse("<|channel|>final<|channel|>final<|message|>x<|end|>")
+    assert [issue[::2] for issue in reply.issues] == [("repeated_channel", "")]
+
+
+def test_a_custom_channel_is_known_by_its_whole_name() -> None:
+    options = Options(channels={"side": "reasoning"})
+    for name, field in (("side", "reasoning_content"), ("othe", "content"), ("sides", "content"), ("sid", "content")):
+        assert getattr(parse(f"<|channel|>{name}<|message|>x<|end|>", options=options), field) == "x"
+
+
+def test_half_a_word_in_front_of_a_whole_one_is_no_header_that_could_go_on() -> None:
+    assert parse("<|channel|>commentary t json").reasoning_content == "t json"
+    assert codes(parse("<|channel|>commentary t")) == ["incomplete_header"]
