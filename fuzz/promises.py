@@ -6,9 +6,8 @@ belongs, exactly as often as it was written.
 
 - *total*: nothing raises but `HarmonyParseError` in strict mode, and that with the first issue of the lenient reply.
 - *conserved*: every word of a body, and of text outside any message, is found exactly once among reasoning, content,
-  arguments and issue texts; every word of a header that opened a message is found there at most once, and nowhere in
-  the fields, but said by an issue or by the message (channel, recipient, content type). A whole body stands unbroken in
-  one of them. As many reserved and unknown ids are reported as there are.
+  arguments and issue texts; every word of a header that opened a message is found nowhere in the fields, but said by an
+  issue or by the message (channel, recipient, content type). A whole body stands unbroken in one of them. As many reserved and unknown ids are reported as there are.
 - *no leak*: no marker in any field or tool name that ordinary tokens did not spell; no body of a header that says
   ``<|channel|>analysis`` in content.
 - *chunk-invariant*: for any cuts, through deltas and through events, the same reply, issues and counts included.
@@ -163,7 +162,8 @@ def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysi
             must += words
     everywhere = in_fields + in_issues
     for word, times in must.items():
-        if not times <= everywhere[word] <= times + may[word] and not repair:
+        # A header's word may be quoted by two issues: `to=functions f` is misplaced, and one recipient too many.
+        if not times <= everywhere[word] <= times + 2 * may[word] and not repair:
             raise Broken(f"conserved: {word} was written {times} times outside headers, found {everywhere[word]}")
     for word, times in may.items():
         # A repeated clause may be quoted by one issue of each kind it breaks; in the fields it is counted above.
