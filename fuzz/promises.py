@@ -7,7 +7,8 @@ belongs, exactly as often as it was written.
 - *total*: nothing raises but `HarmonyParseError` in strict mode, and that with the first issue of the lenient reply.
 - *conserved*: every word of a body, and of text outside any message, is found exactly once among reasoning, content,
   arguments and issue texts; every word of a header that opened a message is found nowhere in the fields, but said by an
-  issue or by the message (channel, recipient, content type). A whole body stands unbroken in one of them. As many reserved and unknown ids are reported as there are.
+  issue or by the message (channel, recipient, content type). A whole body stands unbroken in one of them. As many
+  reserved and unknown ids are reported as there are.
 - *no leak*: no marker in any field or tool name that ordinary tokens did not spell; no body of a header that says
   ``<|channel|>analysis`` in content.
 - *chunk-invariant*: for any cuts, through deltas and through events, the same reply, issues and counts included.
