@@ -367,7 +367,9 @@ def test_token_ids_of_a_stream(server: Any, run: Run) -> None:
 
 def test_usage_of_every_chunk(server: Any, run: Run) -> None:
     """With `continuous_usage_stats` the reasoning tokens grow with the stream and end at the core's count."""
-    right_count = right(ANSWER, []).reasoning_tokens
+    answer = "<|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    script = Script(tuple(encode(f"<|channel|>analysis<|message|>{'word ' * 80}<|end|>{answer}")))
+    right_count = right(script, []).reasoning_tokens
 
     async def work() -> list[Any]:
         async with Clients(server.url) as clients:
@@ -376,7 +378,7 @@ def test_usage_of_every_chunk(server: Any, run: Run) -> None:
                 messages=QUESTION,  # type: ignore[arg-type]
                 stream=True,
                 stream_options={"include_usage": True, "continuous_usage_stats": True},  # type: ignore[typeddict-unknown-key]
-                extra_body={"vllm_xargs": {"script": list(ANSWER.ids)}},
+                extra_body={"vllm_xargs": {"script": list(script.ids)}},
             )
             return [chunk.usage.completion_tokens_details.reasoning_tokens async for chunk in chunks]
 
@@ -384,7 +386,7 @@ def test_usage_of_every_chunk(server: Any, run: Run) -> None:
     assert counts == sorted(counts)
     assert counts[0] == 0
     assert counts[-1] == right_count
-    assert len(set(counts)) == right_count + 1, "one token at a time"
+    assert len(set(counts)) > 8, "they come with the tokens; a busy machine may put several into a chunk"
 
 
 def test_characters_cut_across_tokens(server: Any, run: Run) -> None:
