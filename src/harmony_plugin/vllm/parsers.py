@@ -56,8 +56,8 @@ class HarmonyReasoningParser(_vllm.ReasoningParser):  # type: ignore[misc, name-
     """Tells the engine where a grammar begins; splits reasoning off for callers that use it by itself."""
 
     def __init__(self, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(tokenizer, *args, **kwargs)
         self._tokens = tokens_of(tokenizer, _settings)
+        super().__init__(tokenizer, *args, **kwargs)
         self._stream: Stream | None = None
         # Set where the grammar spells the whole reply out, headers included, and so begins with it.
         self._whole_reply = bool(notes_of(kwargs.get("chat_template_kwargs")).get("grammar"))

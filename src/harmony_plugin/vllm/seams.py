@@ -3,7 +3,7 @@
 Every other module of the vLLM side takes vLLM's classes from here. Features are detected, not versions; what is missing
 raises `UnsupportedVLLM` when the parser is first named, that is at start-up. Knows nothing of Harmony.
 
-Checked against vLLM 0.25.1 to 0.33.0:
+Checked against vLLM 0.27.1 to 0.33.0:
 
 - ``vllm.parser.harmony.HarmonyParser`` is what ``ParserManager`` takes for ``model_type: gpt_oss``, whatever parsers
   are named, and what ``/v1/responses`` insists on. It is looked up in that module after the named parsers were
@@ -50,6 +50,9 @@ class Seams:
         self.ExtractedToolCallInformation: Any = _attribute(tool_parsers, "ExtractedToolCallInformation")
         for name in ("parse", "parse_delta", "process_chunk", "flush"):
             _attribute(self.HarmonyParser, name)
+        if "adjust_request" not in vars(self.HarmonyParser):
+            # Older ones have no grammars that spell out the headers: the engine would begin them in the wrong place.
+            raise UnsupportedVLLM("vllm.parser.harmony.HarmonyParser.adjust_request")
         self._takes(self.HarmonyParser.parse, "model_output_token_ids")
         self._takes(self.HarmonyParser.parse_delta, "delta_token_ids", "prompt_token_ids", "finished")
         if getattr(self.Segment, "_fields", ()) != ("channel", "recipient", "delta", "completed_message"):
