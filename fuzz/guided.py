@@ -79,7 +79,7 @@ def run_all(runs: int, seed: int) -> int:
                 command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
             )
             lines = (done.stdout + done.stderr).splitlines()
-            last = next((line for line in reversed(lines) if line.startswith("#")), "no statistics")
+            last = next((line for line in reversed(lines) if "cov:" in line), "no statistics")
             if done.returncode:
                 found += 1
                 saved = [path.read_bytes() for path in Path(work).glob("crash-*")]

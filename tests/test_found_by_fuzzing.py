@@ -74,3 +74,9 @@ def test_words_glued_to_a_channel_that_does_not_count_are_in_an_issue(end: str) 
     """They vanished with the channel's name, where <|message|> is missing."""
     reply = split(f"<|channel|>analysis??really<|channel|>analysis{end}")
     assert texts(reply, "header_words") == ["??really"]
+
+
+def test_a_misspelled_channel_without_message_is_told() -> None:
+    reply = parse("<|channel|>finel Hello<|return|>")
+    assert reply.content == "Hello"
+    assert ("misspelled_channel", "finel") in [(issue.code, issue.text) for issue in reply.issues]

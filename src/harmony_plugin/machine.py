@@ -246,6 +246,9 @@ class Machine:
         """``<|message|>`` is missing: the words behind the channel are the body. ``complete`` None: it goes on."""
         before, behind = body_behind(self._frozen(), self._custom)
         self._issue("missing_message", self._offset)
+        for code, words in header.issues:
+            if code == "misspelled_channel":
+                self._issue(code, self._offset, words)
         if before:
             self._issue("header_words", self._offset, before)
         if not behind and complete is not None:
