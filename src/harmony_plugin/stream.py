@@ -361,12 +361,13 @@ class Stream:
         """Events as one delta: texts of a field joined, messages of a field separated by a newline."""
         texts: dict[str, list[str]] = {}
         calls: dict[int, ToolCallDelta] = {}
+        arguments: dict[int, list[str]] = {}
         for event in events:
             if isinstance(event, Text):
                 text, index = event.text, event.index
                 if index is not None:
-                    call = calls.get(index) or ToolCallDelta(index)
-                    calls[index] = call._replace(arguments=call.arguments + text)
+                    calls.setdefault(index, ToolCallDelta(index))
+                    arguments.setdefault(index, []).append(text)
                 elif self._fresh and event.field in self._spoken:
                     texts.setdefault(event.field, []).append("\n" + text)
                 else:
@@ -385,7 +386,9 @@ class Stream:
         if "content" in texts:
             delta.content = "".join(texts["content"])
         if calls:
-            delta.tool_calls = tuple(calls.values())
+            delta.tool_calls = tuple(
+                call._replace(arguments="".join(arguments.get(index, ()))) for index, call in calls.items()
+            )
         return delta
 
     def _issue(self, code: str, offset: int, text: str = "") -> None:
