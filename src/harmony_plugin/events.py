@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from .issues import Issue
 from .routing import Field
 
-__all__ = ["Delta", "Ended", "Event", "Message", "Reply", "Started", "Text", "ToolCall", "ToolCallDelta"]
+__all__ = ["Delta", "Ended", "Event", "Joiner", "Message", "Reply", "Started", "Text", "ToolCall", "ToolCallDelta"]
 
 
 class Message(NamedTuple):
@@ -133,6 +133,49 @@ class Ended(NamedTuple):
 
 
 Event = Started | Text | Ended
+
+
+class Joiner:
+    """Events to deltas: texts of a field joined, its messages separated by a newline. One for one reply."""
+
+    __slots__ = ("_spoken", "fresh")
+
+    def __init__(self) -> None:
+        self._spoken: set[Field] = set()
+        #: Whether the message begun last has given no text yet.
+        self.fresh = True
+
+    def delta(self, events: list[Event]) -> Delta:
+        """The events of one chunk as one delta."""
+        texts: dict[Field, list[str]] = {}
+        calls: dict[int, ToolCallDelta] = {}
+        arguments: dict[int, list[str]] = {}
+        for event in events:
+            if isinstance(event, Text):
+                field, text, index = event
+                if index is not None:
+                    calls.setdefault(index, ToolCallDelta(index))
+                    arguments.setdefault(index, []).append(text)
+                elif self.fresh and field in self._spoken:
+                    texts.setdefault(field, []).append("\n" + text)
+                else:
+                    self._spoken.add(field)
+                    texts.setdefault(field, []).append(text)
+                self.fresh = False
+            elif isinstance(event, Started):
+                self.fresh = True
+                if event.call:
+                    calls[event.call.index] = event.call
+        delta = Delta()
+        if "reasoning" in texts:
+            delta.reasoning_content = "".join(texts["reasoning"])
+        if "content" in texts:
+            delta.content = "".join(texts["content"])
+        if calls:
+            delta.tool_calls = tuple(
+                call._replace(arguments="".join(arguments.get(index, ()))) for index, call in calls.items()
+            )
+        return delta
 
 
 class Reply(NamedTuple):

@@ -55,10 +55,10 @@ Token = tuple[int, str, int, int]
 class IdLexer:
     """Token ids in. Only marker ids are markers; a character cut across ids is held until whole."""
 
-    __slots__ = ("_carried", "_chunk", "_held", "_pending", "_vocabulary", "offset")
+    __slots__ = ("_carried", "_chunk", "_held", "_pending", "offset", "vocabulary")
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         # The bytes of a character that is not whole yet, and where it began.
         self._held = b""
         self._pending = 0
@@ -80,7 +80,7 @@ class IdLexer:
         try:
             # One pass for all: the table's pieces mark markers with NUL and loose bytes with surrogates.
             # itemgetter: the quickest way to take many; of one it makes no tuple.
-            table = self._vocabulary.table
+            table = self.vocabulary.table
             pieces = itemgetter(*ids)(table) if len(ids) > 1 else (table[ids[0]],)
             parts = "".join(pieces).split(MARK)  # type: ignore[arg-type]
         except (TypeError, IndexError):
@@ -92,7 +92,7 @@ class IdLexer:
         text = parts[0]
         if len(parts) > 1:
             find = ids.index if isinstance(ids, (list, tuple)) else list(ids).index
-            markers = self._vocabulary.markers
+            markers = self.vocabulary.markers
             for part in parts[1:]:
                 marker, spelled, name = markers[ord(part[0]) - 1]
                 place = find(marker, begin)
@@ -115,7 +115,7 @@ class IdLexer:
         if offset == first:
             decoder.decode(self._carried)
         for place in range(offset, offset + count):
-            piece = self._vocabulary.piece(self._chunk[place - first])
+            piece = self.vocabulary.piece(self._chunk[place - first])
             yield decoder.decode(piece.encode() if isinstance(piece, str) else piece), place  # type: ignore[arg-type]
 
     def finish(self) -> list[Token]:
@@ -137,7 +137,7 @@ class IdLexer:
             left, place = len(data) - done, end
             while left > 0 and place > begin:
                 place -= 1
-                piece = self._vocabulary.piece(ids[place])
+                piece = self.vocabulary.piece(ids[place])
                 left -= len(piece.encode() if isinstance(piece, str) else piece)  # type: ignore[arg-type]
             if place < end and left <= 0:
                 self._pending = base + place
@@ -145,7 +145,7 @@ class IdLexer:
         tokens.append((TEXT, text, base + begin, end - begin))
 
     def _one_by_one(self, ids: Sequence[int], base: int, tokens: list[Token]) -> None:
-        markers = self._vocabulary.by_id
+        markers = self.vocabulary.by_id
         for place, token in enumerate(ids, base):
             if token in markers:
                 if self._held:
@@ -153,7 +153,7 @@ class IdLexer:
                 _, spelled, name = markers[token]
                 tokens.append((_KIND[name], spelled, place, 1))
                 continue
-            piece = self._vocabulary.piece(token)
+            piece = self.vocabulary.piece(token)
             if isinstance(piece, Special):
                 tokens.append((_SPECIAL[piece.code], piece.text, place, 1))
             elif not self._held and isinstance(piece, str):

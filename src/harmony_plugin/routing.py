@@ -27,6 +27,10 @@ class Route(NamedTuple):
     issue: str | None = None
 
 
+_REASONING = Route("reasoning")
+_CONTENT = Route("content")
+
+
 def tool_names(tools: Iterable[str | Mapping[str, Any]] | None) -> tuple[str, ...] | None:
     """The names of tools given as names or as OpenAI tool dicts (chat or responses shape). None: not known.
 
@@ -37,7 +41,7 @@ def tool_names(tools: Iterable[str | Mapping[str, Any]] | None) -> tuple[str, ..
     """
     if tools is None:
         return None
-    if isinstance(tools, (str, bytes, Mapping)):
+    if not isinstance(tools, (list, tuple)) and isinstance(tools, (str, bytes, Mapping)):
         raise TypeError("tools: a sequence of names or of OpenAI tool dicts, or None")
     names: list[str] = []
     for tool in tools:
@@ -70,14 +74,14 @@ class Router:
         if header.target == "issue":
             return Route(None, None, "missing_message")
         if header.target is not None:
-            return Route("reasoning" if header.target == "reasoning" else "content")
+            return _REASONING if header.target == "reasoning" else _CONTENT
         if header.role != "assistant":
             return self._other_role(header)
         if header.addressed:
             assert header.recipient is not None
             return self._recipient(header, header.recipient)
         if header.recipient == "assistant" and header.channel == "commentary":
-            return Route("reasoning")
+            return _REASONING
         return self._channel(header)
 
     def declared(self, recipient: str) -> str | None:
@@ -106,10 +110,10 @@ class Router:
         if recipient.partition(".")[0] in _BUILTIN and (recipient != "python." and not recipient.startswith("python.")):
             if self._options.builtin_tools == "tool_calls":
                 return self._call(recipient)
-            return Route("reasoning") if header.channel == "analysis" else Route(None, None, "builtin_tool")
+            return _REASONING if header.channel == "analysis" else Route(None, None, "builtin_tool")
         if self._offers_none:
             # Nothing can be called. Analysis stays reasoning all the same: it never reaches content.
-            return Route("reasoning" if header.channel == "analysis" else "content")
+            return _REASONING if header.channel == "analysis" else _CONTENT
         return self._call(recipient.removesuffix("."))
 
     def _other_role(self, header: Header) -> Route:
@@ -130,7 +134,7 @@ class Router:
         if target == "drop":
             return Route(None, None, "dropped_text")
         if target is not None:
-            return Route(target)
+            return _REASONING if target == "reasoning" else _CONTENT
         if channel == "analysis":
-            return Route("reasoning")
-        return Route("content", None, None if channel is None or channel in CHANNELS else "unknown_channel")
+            return _REASONING
+        return _CONTENT if channel is None or channel in CHANNELS else Route("content", None, "unknown_channel")

@@ -15,6 +15,7 @@ from .events import (
     Delta,
     Ended,
     Event,
+    Joiner,
     Message,
     Reply,
     Started,
@@ -91,10 +92,10 @@ class Stream:
         "_fast",
         "_field",
         "_finished",
-        "_fresh",
         "_header",
         "_held",
         "_issues",
+        "_joiner",
         "_lexer",
         "_machine",
         "_mode",
@@ -105,7 +106,6 @@ class Stream:
         "_records",
         "_route",
         "_router",
-        "_spoken",
     )
 
     def __init__(
@@ -122,10 +122,10 @@ class Stream:
         self._decode = decode
         self._lexer: IdLexer | TextLexer | None = None
         self._issues: list[Issue] = []
+        self._joiner = Joiner()
         # (field, message, tool call) of every message that ended.
         self._records: list[tuple[Field | None, Message, ToolCall | None]] = []
         self._calls = 0
-        self._spoken: set[Field] = set()
         self._reasoning_ids = 0
         self._finished = False
         # The message that is open.
@@ -138,8 +138,6 @@ class Stream:
         self._body_at = self._body_ids = 0
         # White space in front of arguments (they may turn out to be empty), or all of arguments that want repair.
         self._held: list[str] | None = None
-        # Whether the open message has given no text yet.
-        self._fresh = True
         # What the prompt began: given out with the first chunk.
         self._early: list[Event] = []
         # The token path's short cut: see feed().
@@ -288,11 +286,11 @@ class Stream:
 
     def _choose(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
         """The first chunk tells whether this stream takes text or ids."""
-        self._lexer = self._lexer_for(chunk)
-        if isinstance(self._lexer, IdLexer):
-            self._clean = self._vocabulary().text
-            self._machine.apart = self._lexer.apart
-        return self._lexer
+        self._lexer = lexer = self._lexer_for(chunk)
+        if isinstance(lexer, IdLexer):
+            self._clean = lexer.vocabulary.text
+            self._machine.apart = lexer.apart
+        return lexer
 
     def _lexer_for(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
         if isinstance(chunk, str):
@@ -358,37 +356,10 @@ class Stream:
                 self._issue(event[1], event[2], event[3])
 
     def _fold(self, events: list[Event]) -> Delta:
-        """Events as one delta: texts of a field joined, messages of a field separated by a newline."""
-        texts: dict[str, list[str]] = {}
-        calls: dict[int, ToolCallDelta] = {}
-        arguments: dict[int, list[str]] = {}
-        for event in events:
-            if isinstance(event, Text):
-                text, index = event.text, event.index
-                if index is not None:
-                    calls.setdefault(index, ToolCallDelta(index))
-                    arguments.setdefault(index, []).append(text)
-                elif self._fresh and event.field in self._spoken:
-                    texts.setdefault(event.field, []).append("\n" + text)
-                else:
-                    self._spoken.add(event.field)
-                    texts.setdefault(event.field, []).append(text)
-                self._fresh = False
-            elif isinstance(event, Started):
-                self._fresh = True
-                if event.call:
-                    calls[event.call.index] = event.call
-        if self._open and not self._fresh and self._held is None and self._lexer and not self._lexer.holding:
+        """Events as one delta; text that follows may take the short cut."""
+        delta = self._joiner.delta(events)
+        if self._open and not self._joiner.fresh and self._held is None and self._lexer and not self._lexer.holding:
             self._mode = _MODES[self._field]
-        delta = Delta()
-        if "reasoning" in texts:
-            delta.reasoning_content = "".join(texts["reasoning"])
-        if "content" in texts:
-            delta.content = "".join(texts["content"])
-        if calls:
-            delta.tool_calls = tuple(
-                call._replace(arguments="".join(arguments.get(index, ()))) for index, call in calls.items()
-            )
         return delta
 
     def _issue(self, code: str, offset: int, text: str = "") -> None:

@@ -132,11 +132,12 @@ def test_allowed_tools(say: Any, seed: int) -> None:
     assert check_calls(message_of(say(REASONING, **request))) == ["switch.light"]
 
 
-def test_required_without_a_budget_keeps_reasoning_free(say: Any) -> None:
+def test_required_without_a_budget_keeps_reasoning_free(llama: Any, say: Any) -> None:
     output = "<|channel|>analysis<|message|>Free words {}.<|end|><|start|>assistant<|channel|>final<|message|>No!"
-    message = message_of(say(output, tools=TOOLS, tool_choice="required"))
-    assert message["reasoning_content"] == "Free words {}."
-    assert message["content"] is None or not message["content"].startswith("No!")
+    reply = say(output, tools=TOOLS, tool_choice="required")
+    assert message_of(reply)["reasoning_content"].split("\n")[0] == "Free words {}."
+    # Held back from `final`, the random model goes on with more reasoning, a preamble or a call.
+    assert "<|channel|>final" not in output_of(llama, reply)
 
 
 def test_parameters_that_cannot_be_enforced_are_any_object_unless_strict(say: Any) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harmony_plugin import Delta, Ended, Options, Started, Stream, Text, ToolCallDelta
-from harmony_plugin.events import Event
+from harmony_plugin import Delta, Ended, Options, Stream, Text
+from harmony_plugin.events import Event, Joiner
 from harmony_plugin.vocabulary import Vocabulary
 
 __all__ = ["NO_STOP", "Splitter", "Stop"]
@@ -45,7 +45,7 @@ NO_STOP = Stop()
 class Splitter:
     """A `Stream` over one reply. Use ``feed``/``finish`` or ``feed_events``/``finish_events``, as with the core."""
 
-    __slots__ = ("_cut", "_fields", "_join", "feed", "stream")
+    __slots__ = ("_cut", "_joiner", "feed", "stream")
 
     def __init__(
         self,
@@ -57,14 +57,13 @@ class Splitter:
     ) -> None:
         self.stream = Stream(prompt, tools, options, vocabulary)
         self._cut = _StopStrings(self.stream, stop, options.dialect.ids.values()) if stop else None
-        self._fields: set[str] = set()
-        self._join = False
+        self._joiner = Joiner()
         #: ids -> `Delta`. The core's own where there is nothing to cut: no layer in between on the token path.
         self.feed = self.stream.feed if self._cut is None else self._feed
 
     def finish(self) -> Delta:
         """The reply ends: what was held."""
-        return self.stream.finish() if self._cut is None else self._fold(self._cut.finish())
+        return self.stream.finish() if self._cut is None else self._joiner.delta(self._cut.finish())
 
     def feed_events(self, ids: Sequence[int]) -> list[Event]:
         """ids -> events, `Text` cut at stop strings. The messages in `Ended` are not: add up the texts."""
@@ -76,33 +75,7 @@ class Splitter:
 
     def _feed(self, ids: Sequence[int]) -> Delta:
         assert self._cut is not None
-        return self._fold(self._cut.feed(ids))
-
-    def _fold(self, events: list[Event]) -> Delta:
-        """Events that were cut, as a delta. Messages of one field are joined with a newline, as the core does."""
-        texts: dict[str, str] = {}
-        calls: list[ToolCallDelta] = []
-        for event in events:
-            if isinstance(event, Started):
-                self._join = event.field in self._fields
-                if event.call is not None:
-                    calls.append(event.call)
-            elif isinstance(event, Text):
-                if event.field == "tool_call":
-                    calls.append(ToolCallDelta(event.index or 0, None, None, event.text))
-                    continue
-                text = f"\n{event.text}" if self._join else event.text
-                self._join = False
-                self._fields.add(event.field)
-                texts[event.field] = texts.get(event.field, "") + text
-        delta = Delta()
-        if "reasoning" in texts:
-            delta.reasoning_content = texts["reasoning"]
-        if "content" in texts:
-            delta.content = texts["content"]
-        if calls:
-            delta.tool_calls = tuple(calls)
-        return delta
+        return self._joiner.delta(self._cut.feed(ids))
 
 
 class _StopStrings:
