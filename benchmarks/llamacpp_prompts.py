@@ -1,7 +1,7 @@
 """What building a prompt costs: a history of 50 messages with tools, anew and one turn later.
 
-Beside the Harmony library, which renders the same conversation from the start each time, in the same process. CPU time,
-best of several runs.
+Beside the Harmony library, which renders the same conversation from the start each time, in the same process. Once with
+messages of about 45 ids and once of about 180. CPU time, best of several runs.
 
     python benchmarks/llamacpp_prompts.py [--messages 50] [--turns 20]
 """
@@ -18,7 +18,7 @@ from openai_harmony import Conversation, HarmonyEncodingName, RenderConversation
 from harmony_plugin.prompts import PromptOptions, Prompts
 
 OPTIONS = PromptOptions(current_date="2026-01-02")
-TEXT = "The quick brown fox jumps over the lazy dog, and the dog, 你好, does not mind at all. " * 8
+TEXT = "The quick brown fox jumps over the lazy dog, and the dog, 你好, does not mind at all. "
 TOOLS = [
     {
         "type": "function",
@@ -40,16 +40,16 @@ TOOLS = [
 ]
 
 
-def history(count: int) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [{"role": "system", "content": TEXT}]
+def history(count: int, text: str) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = [{"role": "system", "content": text}]
     while len(messages) < count:
         n = len(messages)
         call = {"id": f"c{n}", "type": "function", "function": {"name": "tool_1", "arguments": '{"place": "Rome"}'}}
         messages += [
-            {"role": "user", "content": f"{n} {TEXT}"},
-            {"role": "assistant", "content": None, "reasoning_content": f"{n} {TEXT}", "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": f"c{n}", "content": f"{n} {TEXT}"},
-            {"role": "assistant", "content": f"{n} {TEXT}"},
+            {"role": "user", "content": f"{n} {text}"},
+            {"role": "assistant", "content": None, "reasoning_content": f"{n} {text}", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": f"c{n}", "content": f"{n} {text}"},
+            {"role": "assistant", "content": f"{n} {text}"},
         ]
     return messages[:count]
 
@@ -63,12 +63,7 @@ def best(run: Callable[[], Any], turns: int) -> float:
     return min(times) * 1e3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=50)
-    parser.add_argument("--turns", type=int, default=20)
-    arguments = parser.parse_args()
-    messages = history(arguments.messages)
+def table(messages: list[dict[str, Any]], text: str, turns: int) -> None:
     warm = Prompts(OPTIONS)
     ids = warm.render(messages, tools=TOOLS)
     encoding = load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
@@ -81,19 +76,28 @@ def main() -> None:
     def a_turn_later() -> list[int]:
         # One question and one answer that nobody has seen.
         n = time.perf_counter_ns()
-        new = [{"role": "assistant", "content": f"{n} {TEXT}"}, {"role": "user", "content": f"{TEXT} {n}"}]
+        new = [{"role": "assistant", "content": f"{n} {text}"}, {"role": "user", "content": f"{text} {n}"}]
         return warm.render([*messages, *new], tools=TOOLS)
 
     assert library() == ids
     rows = {
-        "Harmony library, whole conversation": best(library, arguments.turns),
-        "prompts, nothing seen before": best(lambda: Prompts(OPTIONS).render(messages, tools=TOOLS), arguments.turns),
-        "prompts, one turn later": best(a_turn_later, arguments.turns),
-        "prompts, the same again": best(lambda: warm.render(messages, tools=TOOLS), arguments.turns),
+        "Harmony library, whole conversation": best(library, turns),
+        "prompts, nothing seen before": best(lambda: Prompts(OPTIONS).render(messages, tools=TOOLS), turns),
+        "prompts, one turn later": best(a_turn_later, turns),
+        "prompts, the same again": best(lambda: warm.render(messages, tools=TOOLS), turns),
     }
     print(f"{len(messages)} messages, {len(TOOLS)} tools, {len(ids)} ids: CPU ms")
     for name, spent in rows.items():
         print(f"{name:40}{spent:8.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=50)
+    parser.add_argument("--turns", type=int, default=20)
+    arguments = parser.parse_args()
+    for text in (TEXT * 2, TEXT * 8):
+        table(history(arguments.messages, text), text, arguments.turns)
 
 
 if __name__ == "__main__":

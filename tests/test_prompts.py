@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harmony_plugin.errors import RequestError
 from harmony_plugin.prompts import REASONING_EFFORTS, PromptOptions, Prompts, render_prompt
@@ -442,6 +444,31 @@ def test_the_cache_changes_nothing(prompts: Prompts) -> None:
     history = [USER, {"role": "assistant", "content": "a"}] * 20 + [USER]
     first = prompts.render(history)
     assert prompts.render(history) == first == Prompts(PromptOptions(current_date="2026-01-02")).render(history)
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.lists(st.sampled_from(["<|end|>", "<|start|>", "<|message|>", "<|", "é", "𝄞", " to=f", "\n", "word", "0"])).map(
+        "".join
+    ),
+)
+
+
+@given(TEXTS, TEXTS, TEXTS.filter(str.strip))
+def test_messages_are_the_librarys_to_the_id(prompts: Prompts, one: str, other: str, name: str) -> None:
+    messages = [
+        {"role": "user", "content": one},
+        {"role": "assistant", "content": other, "reasoning_content": one, "tool_calls": [call("1", name, other)]},
+        {"role": "tool", "tool_call_id": "1", "content": one},
+        {"role": "assistant", "content": None, "tool_calls": [call("2", "python", other)]},
+        {"role": "tool", "tool_call_id": "2", "content": other},
+        {"role": "developer", "content": other},
+        {"role": "assistant", "content": "", "reasoning_content": other},
+    ]
+    conversation = harmony.Conversation.from_messages(prompts.messages(messages))
+    config = harmony.RenderConversationConfig(auto_drop_analysis=False)
+    whole = ENCODING.render_conversation_for_completion(conversation, harmony.Role.ASSISTANT, config)
+    assert prompts.render(messages) == whole
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
