@@ -11,7 +11,7 @@ import inspect
 import random
 import weakref
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 try:
     import llama_cpp
@@ -20,12 +20,47 @@ except ImportError as error:
         "harmony_plugin.llamacpp needs llama-cpp-python: pip install 'harmony-plugin[llamacpp]'"
     ) from error
 
-__all__ = ["CHECKED", "Engine", "Processor", "Processors", "register", "stock_defaults"]
+__all__ = [
+    "CHECKED",
+    "Engine",
+    "Masking",
+    "Only",
+    "Processor",
+    "Processors",
+    "Without",
+    "register",
+    "stock_defaults",
+]
 
 CHECKED = "0.3.36"
 
 Processor = Callable[[Any, Any], Any]
 """`(input_ids, scores) -> scores`: numpy arrays of the ids so far and of one score for each id there is."""
+
+
+class Only(NamedTuple):
+    """Nothing but these ids may come next: a list or an array, in order, never empty."""
+
+    ids: Any
+
+
+class Without(NamedTuple):
+    """Anything but these ids may come next: a list or an array."""
+
+    ids: Any
+
+
+class Masking(Protocol):
+    """A processor that only ever forbids ids, and can say which.
+
+    :ivar standing: what is forbidden until further notice, the same object as long as it holds; None: ask `mask` for
+        each id.
+    """
+
+    standing: Without | None
+
+    def mask(self) -> Only | Without | None:
+        """What may come next; None: anything."""
 
 
 def _need(owner: Any, name: str) -> Any:
@@ -56,11 +91,15 @@ class Processors(llama_cpp.LogitsProcessorList):
 
     llama-cpp-python copies all scores for each processor that it finds, so it finds one; and it swallows what a
     processor raises, so that is kept here, for `Engine.generate`.
+
+    :param masking: the processor, where there is one only and it is of that kind: it may then be asked for its mask
+        instead of being called.
     """
 
-    def __init__(self, processors: Sequence[Processor]) -> None:
+    def __init__(self, processors: Sequence[Processor], masking: Masking | None = None) -> None:
         super().__init__([self._run])
         self.error: BaseException | None = None
+        self.masking = masking
         self._processors = processors
 
     def _run(self, input_ids: Any, scores: Any) -> Any:
@@ -72,6 +111,91 @@ class Processors(llama_cpp.LogitsProcessorList):
         except BaseException as error:
             self.error = error
         return scores
+
+
+class Shortcut:
+    """A mask put to llama.cpp's candidates directly, in the place of the sampler through which llama-cpp-python calls
+    logits processors: that builds arrays around all scores for every id, and the samplers behind it then go through
+    the whole vocabulary even if one id is left.
+
+    What stands until further notice is put to the candidates by a sampler of llama.cpp's own, and no Python runs.
+
+    :raises AttributeError, TypeError, ValueError: this llama-cpp-python's samplers are made in another way.
+    """
+
+    def __init__(self, llama: Any, processors: Processors, masking: Masking, vocabulary_size: int) -> None:
+        ((_, custom),) = llama._sampler.custom_samplers
+        sampler = custom.sampler
+        if not isinstance(sampler, llama_cpp.llama_sampler):
+            raise TypeError(f"a {type(sampler).__name__} is no llama_sampler")
+        self._init, self._free = llama_cpp.llama_sampler_init_logit_bias, llama_cpp.llama_sampler_free
+        self._bias_p = ctypes.POINTER(llama_cpp.llama_logit_bias)
+        self._processors = processors
+        self._masking = masking
+        self._size = vocabulary_size
+        self._custom, self._apply_func = custom, custom.apply_func
+        # The chain holds the address of this structure, which is the binding's: what it says is what is run.
+        self._place, self._called = ctypes.addressof(sampler), bytes(sampler)
+        self._standing: Without | None = None
+        self._native: dict[int, tuple[Without, Any]] = {}
+        self._address = 0
+        self._candidates: Any = None
+        custom.apply_func = self._apply
+
+    def update(self) -> None:
+        """Take over what stands now."""
+        standing = self._masking.standing
+        if standing is self._standing:
+            return
+        self._standing = standing
+        source = self._called if standing is None else self._sampler(standing)
+        ctypes.memmove(self._place, source, len(self._called))
+
+    def close(self) -> None:
+        """Put everything back."""
+        ctypes.memmove(self._place, self._called, len(self._called))
+        self._custom.apply_func = self._apply_func
+        self._candidates = None
+        while self._native:
+            _, (_, sampler) = self._native.popitem()
+            self._free(sampler)
+
+    def _sampler(self, mask: Without) -> Any:
+        import numpy as np
+
+        # By identity: the masks are held here, so none can take another's place.
+        known = self._native.get(id(mask))
+        if known is None:
+            biases = np.empty(len(mask.ids), dtype=[("token", np.int32), ("bias", np.float32)])
+            biases["token"], biases["bias"] = mask.ids, -np.inf
+            sampler = self._init(self._size, len(biases), biases.ctypes.data_as(self._bias_p))
+            known = self._native[id(mask)] = mask, sampler
+        return known[1]
+
+    def _apply(self, candidates: Any) -> None:
+        """Called by llama.cpp with its candidates: each id at its own place, nothing sorted yet."""
+        try:
+            mask = self._masking.mask()
+            if mask is None:
+                return
+            array = candidates.contents
+            rows = self._rows(array)
+            if isinstance(mask, Only):
+                rows[: len(mask.ids)] = rows[mask.ids]
+                array.size = len(mask.ids)
+            else:
+                rows["logit"][mask.ids] = float("-inf")
+        except BaseException as error:
+            self._processors.error = error
+
+    def _rows(self, array: Any) -> Any:
+        import numpy as np
+
+        address = ctypes.addressof(array.data.contents)
+        if address != self._address or len(self._candidates) != array.size:
+            rows = (llama_cpp.llama_token_data * array.size).from_address(address)
+            self._address, self._candidates = address, np.ctypeslib.as_array(rows)
+        return self._candidates
 
 
 class Engine:
@@ -145,7 +269,7 @@ class Engine:
         tokens = self.llama.generate(ids, logits_processor=processors, **sampling)
         if processors is None:
             return tokens  # type: ignore[no-any-return]
-        return _checked(tokens, processors)
+        return self._checked(tokens, processors)
 
     def restore(self, ids: Sequence[int]) -> None:
         """Take over the state that the `Llama`'s cache holds (`Llama.set_cache`), if it fits `ids` better."""
@@ -165,12 +289,24 @@ class Engine:
         if self.llama.cache:
             self.llama.cache[ids] = self.llama.save_state()
 
-
-def _checked(tokens: Generator[int, None, None], processors: Processors) -> Generator[int, None, None]:
-    try:
-        for token in tokens:
-            if processors.error is not None:
-                raise processors.error
-            yield token
-    finally:
-        tokens.close()
+    def _checked(self, tokens: Generator[int, None, None], processors: Processors) -> Generator[int, None, None]:
+        shortcut: Shortcut | None = None
+        masking = processors.masking
+        try:
+            for token in tokens:
+                if processors.error is not None:
+                    raise processors.error
+                yield token
+                if masking is not None:
+                    if shortcut is None:
+                        # The first id went the long way: the sampler is made when it is wanted.
+                        try:
+                            shortcut = Shortcut(self.llama, processors, masking, self.vocabulary_size)
+                        except (AttributeError, TypeError, ValueError):
+                            masking = None
+                            continue
+                    shortcut.update()
+        finally:
+            if shortcut is not None:
+                shortcut.close()
+            tokens.close()

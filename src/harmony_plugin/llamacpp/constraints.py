@@ -9,6 +9,7 @@ Knows token ids and schemas; knows nothing of the engine's loop, and splits noth
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import Options
 from ..errors import RequestError
+from ._compat import Only, Without
 
 if TYPE_CHECKING:
     from ._compat import Engine
@@ -37,6 +39,9 @@ BUILTIN_RECIPIENTS = ("python", "browser.search", "browser.open", "browser.find"
 # The first of o200k_harmony's special ids; they reach to the vocabulary's end.
 FIRST_SPECIAL = 199_998
 FORBIDDEN = float("-inf")
+
+# Where a schema allows more ids than these, those that it forbids are listed instead.
+MOST_LISTED = 50_000
 
 # How enforced JSON is written, whatever the schema says in `x-guidance`. White space between its parts is bounded:
 # models that are lost write it without end. Of several `oneOf` branches any may match: counting is beyond a grammar.
@@ -96,6 +101,11 @@ class Grammars:
         self._tokenizer: Any = None
         self._compiled: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids the model has."""
+        return self._engine.vocabulary_size
 
     def prepare(self) -> None:
         """Make the tokenizer now.
@@ -164,6 +174,7 @@ class Allowed:
     ) -> None:
         self.markers = markers
         self.encode = encode
+        self.vocabulary_size = grammars.vocabulary_size
         self.root, self.answer = Node(), Node()
         end, call, over = (markers[kind] for kind in ("end", "call", "return"))
         required, shaped = request.tool_choice == "required", request.schema is not None
@@ -255,10 +266,12 @@ class Constraint:
     steps aside for the rest of the reply.
 
     :ivar failed: a schema grew beyond llguidance's bounds while it was enforced: the reply must end here.
+    :ivar standing: what is forbidden in the free text under way; None: `mask` has to be asked.
     """
 
     def __init__(self, allowed: Allowed) -> None:
         self.failed = False
+        self.standing: Without | None = None
         self._markers = allowed.markers
         self._root, self._answer = allowed.root, allowed.answer
         self._opening = [allowed.markers["start"], *allowed.encode("assistant")]
@@ -266,46 +279,55 @@ class Constraint:
         self._after_call = Node({allowed.markers["return"]: Node()})
         self._continue_at(self._root)
         self._state: Node | Body | None = self._root
+        self._size = allowed.vocabulary_size
         self._matcher: Any = None
-        self._mask: Any = None
+        self._bits: Any = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Leave only the scores of what may come next."""
-        state = self._state
-        if isinstance(state, Node):
-            if state.next:
-                allowed = list(state.next)
-                kept = scores[allowed]
-                scores[:] = FORBIDDEN
-                scores[allowed] = kept
-        elif state is not None:
-            ends = list(state.ends)
-            kept = scores[ends]
-            may_end = self._matcher is None or self._hold(scores)
-            scores[FIRST_SPECIAL:] = FORBIDDEN
-            if may_end:
-                scores[ends] = kept
+        mask = self.mask()
+        if isinstance(mask, Only):
+            kept = scores[mask.ids]
+            scores[:] = FORBIDDEN
+            scores[mask.ids] = kept
+        elif mask is not None:
+            scores[mask.ids] = FORBIDDEN
         return scores
 
-    def _hold(self, scores: Any) -> bool:
-        """Forbid what the schema does not allow next; tell whether the text may end here."""
+    def mask(self) -> Only | Without | None:
+        """What may come next; None: anything."""
+        state = self._state
+        if isinstance(state, Node):
+            return Only(sorted(state.next)) if state.next else None
+        if state is None or self._matcher is None:
+            return self.standing
+        return self._held(sorted(state.ends))
+
+    def _held(self, ends: list[int]) -> Only | Without:
+        """What the schema allows next, and the markers where the text may end."""
         import llguidance.numpy as masks
         import numpy as np
 
         matcher = self._matcher
         if matcher.is_stopped():
-            scores[:] = FORBIDDEN
-            return True
-        if self._mask is None:
-            self._mask = masks.allocate_token_bitmask(1, len(scores))
-        masks.fill_next_token_bitmask(matcher, self._mask, 0)
+            return Only(ends)
+        if self._bits is None:
+            self._bits = masks.allocate_token_bitmask(1, self._size)
+        masks.fill_next_token_bitmask(matcher, self._bits, 0)
         if matcher.is_error():
             log.warning("a schema cannot be enforced any further: %s", _reason(matcher.get_error()))
             self.failed = True
-            return True
-        forbidden = np.unpackbits((~self._mask[0]).view(np.uint8), bitorder="little")[: len(scores)].view(bool)
-        np.copyto(scores, FORBIDDEN, where=forbidden)
-        return bool(matcher.is_accepting())
+            return Only(ends)
+        closing = ends if matcher.is_accepting() else []
+        text = np.unpackbits(self._bits[0].view(np.uint8), bitorder="little")[:FIRST_SPECIAL].view(bool)
+        count = np.count_nonzero(text)
+        if count > MOST_LISTED:
+            return Without(np.concatenate((np.flatnonzero(~text), _markers_but(tuple(closing), self._size).ids)))
+        if not count and not closing:
+            log.warning("a schema cannot be enforced any further: no token of the model goes on from here")
+            self.failed = True
+            return Only(ends)
+        return Only(np.concatenate((np.flatnonzero(text), np.array(closing, dtype=np.intp))))
 
     def accept(self, token: int) -> None:
         """Go on behind `token`, which was sampled or put in."""
@@ -335,13 +357,26 @@ class Constraint:
 
     def _go(self, state: Node | Body | None) -> None:
         self._state = state
-        self._matcher = state.matcher.deep_copy() if isinstance(state, Body) and state.matcher is not None else None
+        self._matcher = self.standing = None
+        if isinstance(state, Body):
+            if state.matcher is None:
+                self.standing = _markers_but(state.ends, self._size)
+            else:
+                self._matcher = state.matcher.deep_copy()
 
     def _continue_at(self, node: Node) -> None:
         """Let the next message begin at `node`."""
         for place in (self._between, self._after_call):
             place.next.pop(self._opening[0], None)
             place.add(self._opening, node)
+
+
+@functools.lru_cache(maxsize=64)
+def _markers_but(ends: tuple[int, ...], vocabulary_size: int) -> Without:
+    """All special ids but `ends` are forbidden; always the same object for the same."""
+    import numpy as np
+
+    return Without(np.setdiff1d(np.arange(FIRST_SPECIAL, vocabulary_size), ends))
 
 
 def _refuse_bombs(schema: Mapping[str, Any], where: str) -> None:

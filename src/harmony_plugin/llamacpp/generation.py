@@ -192,7 +192,8 @@ class Generation:
         recorder, bias, constraint, own = self._recorder, self._bias, self._constraint, self._processors
         if recorder is None and bias is None and constraint is None and not own:
             return None
-        return Processors([p for p in (recorder, bias, constraint, *own) if p is not None])
+        active = [p for p in (recorder, bias, constraint, *own) if p is not None]
+        return Processors(active, constraint if len(active) == 1 else None)
 
 
 class StopStrings:
