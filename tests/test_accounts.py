@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from feeding import codes, encode
-from harmony_plugin import Options, Stream, parse
+from feeding import codes, cut, encode
+from harmony_plugin import Issue, Options, Stream, parse
 
 LONG = "word " * 200
 
@@ -41,6 +41,27 @@ LONG = "word " * 200
         ),
         ("<|channel|>final<|message|>a<|message|>b", [("stray_marker", 4)], [("stray_marker", 28)]),
         ("<|channel|>final<|message|>a<|start|>assistant<|message|>b", [("missing_end", 4)], [("missing_end", 28)]),
+        (
+            "<|channel|>final<|message|>a<|channel|>final<|message|>b",
+            [("missing_end", 4), ("missing_start", 4)],
+            [("missing_end", 28), ("missing_start", 28)],
+        ),
+        # Loose text, too long for a header, in front of each marker that may begin or open a message.
+        (
+            f"{LONG}<|start|>assistant<|channel|>final<|message|>x",
+            [("header_too_long", 0), ("loose_text", 0)],
+            [("header_too_long", 0), ("loose_text", 0)],
+        ),
+        (
+            f"{LONG}<|constrain|>json<|message|>x",
+            [("header_too_long", 0), ("loose_text", 0), ("missing_start", 201)],
+            [("header_too_long", 0), ("loose_text", 0), ("missing_start", 1000)],
+        ),
+        (
+            f"{LONG}<|message|>x",
+            [("header_too_long", 0), ("loose_text", 0), ("missing_start", 201)],
+            [("header_too_long", 0), ("loose_text", 0), ("missing_start", 1000)],
+        ),
     ],
 )
 def test_issues_say_where(raw: str, by_ids: list[tuple[str, int]], by_text: list[tuple[str, int]]) -> None:
@@ -62,16 +83,28 @@ def test_issues_say_where(raw: str, by_ids: list[tuple[str, int]], by_text: list
         ("<|channel|>commentary to=assistant<|message|>I note it<|end|>", 3),
         (f"<|channel|>analysis<|message|>{LONG}<|end|>", 201),
         ("<|channel|>final<|message|>I note it<|end|>", 0),
+        # White space up to a header's limit, then words: not whose first id it was is asked, but where its text went.
+        (f"<|channel|>analysis{' ' * 600}word one", 3),
+        (f"<|channel|>analysis{' ' * 600}word", 2),
     ],
 )
 def test_reasoning_tokens_are_the_ids_of_its_text(raw: str, count: int) -> None:
     ids = encode(raw)
     assert parse(ids).reasoning_tokens == count
+    for size, first in ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)):
+        stream = Stream()
+        for chunk in cut(ids, range(first, len(ids), size)):
+            stream.feed(chunk)
+        stream.finish()
+        assert stream.reasoning_tokens == count
+
+
+@pytest.mark.parametrize("raw", ["<|channel|>analysis I must think<|end|>", "<|channel|>analysis<|message|>Hm<|end|>"])
+def test_text_has_no_tokens_to_count(raw: str) -> None:
     stream = Stream()
-    for token in ids:
-        stream.feed([token])
+    stream.feed(raw)
     stream.finish()
-    assert stream.reasoning_tokens == count
+    assert (stream.reasoning_tokens, stream.reply.reasoning_tokens) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +156,25 @@ def test_offsets_count_from_where_the_output_begins(prompt: str, raw: str, code:
     assert at(raw, code, prompt) == ([0], [0])
 
 
+def test_an_issue_has_none_of_the_prompts_words() -> None:
+    assert parse(" bar<|end|>", prompt="<|start|>tool foo").issues == (Issue("foreign_role", 0, " bar"),)
+
+
+@pytest.mark.parametrize("raw", ["Hi<|start|>assistant<|channel|>final<|message|>x", "comm<|end|>", "user<|end|>x"])
+def test_a_prompt_that_ends_in_the_role_is_as_good_as_none(raw: str) -> None:
+    assert parse(raw, prompt="<|start|>assistant")[:3] == parse(raw)[:3]
+    assert parse(raw, prompt="<|start|>assistant").issues == parse(raw).issues
+
+
+def test_a_prompt_that_opens_a_message_is_no_opening() -> None:
+    reply = parse("x<|end|>Hi<|start|>assistant<|message|>y", prompt="<|start|>assistant<|message|>")
+    assert reply.content == "x\ny"
+
+
 def test_a_prompt_that_ends_in_a_long_header_is_as_good_as_start() -> None:
-    assert parse("<|start|>assistant<|channel|>final<|message|>x<|end|>", prompt=f"<|start|>{LONG}").issues == ()
+    for start in ("", "<|start|>", "<|start|>assistant"):
+        reply = parse(f"{start}<|channel|>final<|message|>x<|end|>", prompt=f"<|start|>{LONG}")
+        assert (reply.content, codes(reply)) == ("x", ["missing_role"] if start == "<|start|>" else [])
 
 
 def test_one_letter_behind_start_may_become_a_role() -> None:

@@ -133,8 +133,8 @@ class Machine:
 
     def _hold(self, text: str, offset: int, ids: int) -> None:
         room = LIMIT - self._length
-        if len(text) > room and self._kind == CHANNEL:
-            # A channel's name is not cut in two: what it says would be lost, and analysis with it.
+        if len(text) > room:
+            # A channel's or type's name is not cut in two: what it says would be lost, and analysis with it.
             name = _NAME_BEGUN.match(self._text + text)
             room = max(room, name.end() - len(self._text))  # type: ignore[union-attr]  # it matches the empty name, too
         if len(text) > room:
@@ -147,8 +147,7 @@ class Machine:
             self._text += text[: room + 1]
             self._ids += ids
             self._too_long(offset)
-            if text[room + 1 :]:
-                _TABLE[self.state][TEXT](self, text[room + 1 :], offset, 0)
+            _TABLE[self.state][TEXT](self, text[room + 1 :], offset, 0)
             return
         self._text += text
         self._length += len(text)
@@ -178,7 +177,7 @@ class Machine:
     def _words(self) -> str:
         """The header's text, without what the prompt held of it."""
         if not self._sections:
-            return self._text[self._seeded :] if self._seeded else self._text
+            return self._text[self._seeded :]
         return "".join([text for _, text in self._frozen()])[self._seeded :]
 
     def _open_message(self, text: str, offset: int, ids: int) -> None:
