@@ -34,7 +34,7 @@ def _output(data: bytes) -> tuple[list[tuple[str, str | int]], int]:
             pieces.append(text(_HEADER_WORDS[(value - 64) % len(_HEADER_WORDS)]))
         elif value < 200:
             ink += 1
-            pieces.append(text(f" Q{ink}Z"))
+            pieces.append(text(f" 0Q{ink}Z"))
         elif value < 215:
             pieces.append(text("x" * (8 << value % 7)))
         elif value < 230:

@@ -102,14 +102,14 @@ _SEEDS: list[list[Piece]] = []
 
 
 class Ink:
-    """Unique words."""
+    """Unique words. A digit in front, so that none is taken for the end of a misspelled channel that it is glued to."""
 
     def __init__(self) -> None:
         self.used = 0
 
     def __call__(self) -> str:
         self.used += 1
-        return f"Q{self.used}Z"
+        return f"0Q{self.used}Z"
 
 
 def _inked(pieces: Sequence[Piece], random: Random, ink: Ink) -> list[Piece]:

@@ -1,7 +1,7 @@
 """Promises 1 to 4 of SPEC.md, checked on any output, well-formed or not.
 
 An oracle of its own: it reads the output with a second, much simpler eye (below), and never asks the parser what a
-marker means. Words such as ``Q17Z`` are the ink: bodies and headers are full of them, and each must be found where it
+marker means. Words such as ``0Q17Z`` are the ink: bodies and headers are full of them, and each must be found where it
 belongs, exactly as often as it was written.
 
 - *total*: nothing raises but `HarmonyParseError` in strict mode, and that with the first issue of the lenient reply.
@@ -32,7 +32,7 @@ from harmony_plugin.issues import BY_SETTING
 from .transcript import MARKER, cuts
 from .vocabulary import KIND_OF, SPECIAL, SPELLED, piece
 
-INK = re.compile(r"Q\d+Z")
+INK = re.compile(r"0Q\d+Z")
 #: Text input has no id for these; ids that are no text.
 RESERVED, UNKNOWN = "reserved", "unknown"
 _LIMIT = 512

@@ -42,8 +42,9 @@ def test_guided() -> None:
 
 
 RAW = (
-    "<|channel|>analysis<|message|>Q1Z Q2Z<|end|><|start|>assistant<|channel|>commentary to=f Q3Z<|message|>Q4Z<|call|>"
-    "<|start|>assistant<|channel|>final<|message|>Q5Z Q6Z<|end|>Q7Z <|end|>"
+    "<|channel|>analysis<|message|>0Q1Z 0Q2Z<|end|>"
+    "<|start|>assistant<|channel|>commentary to=f 0Q3Z<|message|>0Q4Z<|call|>"
+    "<|start|>assistant<|channel|>final<|message|>0Q5Z 0Q6Z<|end|>0Q7Z <|end|>"
 )
 RIGHT = parse(RAW)
 
@@ -54,19 +55,19 @@ def with_call(reply: Reply, **change: str) -> Reply:
 
 
 WRONG: dict[str, Callable[[Reply], Reply]] = {
-    "a word vanishes": lambda r: r._replace(content="Q5Z"),
-    "a word is doubled": lambda r: r._replace(content="Q5Z Q6Z Q6Z"),
-    "a word is in two fields": lambda r: r._replace(reasoning_content="Q1Z Q2Z Q5Z"),
-    "a body is broken up": lambda r: r._replace(content="Q5Z-Q6Z"),
-    "loose text vanishes": lambda r: r._replace(issues=(), content="Q5Z Q6Z"),
-    "a header word is in content": lambda r: r._replace(content=f"{r.content} Q3Z"),
+    "a word vanishes": lambda r: r._replace(content="0Q5Z"),
+    "a word is doubled": lambda r: r._replace(content="0Q5Z 0Q6Z 0Q6Z"),
+    "a word is in two fields": lambda r: r._replace(reasoning_content="0Q1Z 0Q2Z 0Q5Z"),
+    "a body is broken up": lambda r: r._replace(content="0Q5Z-0Q6Z"),
+    "loose text vanishes": lambda r: r._replace(issues=(), content="0Q5Z 0Q6Z"),
+    "a header word is in content": lambda r: r._replace(content=f"{r.content} 0Q3Z"),
     "a marker is in content": lambda r: r._replace(content=f"{r.content}<|end|>"),
     "a marker is in a tool name": lambda r: with_call(r, name="f<|channel|>"),
     "white space is in a tool name": lambda r: with_call(r, name="f json"),
-    "analysis is in content": lambda r: r._replace(reasoning_content=None, content=f"Q1Z Q2Z {r.content}"),
+    "analysis is in content": lambda r: r._replace(reasoning_content=None, content=f"0Q1Z 0Q2Z {r.content}"),
     "an issue has no known code": lambda r: r._replace(issues=(*r.issues, Issue("odd", 0, ""))),
     "an issue lies outside": lambda r: r._replace(issues=(*r.issues, Issue("filler", 10_000, ""))),
-    "text comes from nowhere": lambda r: r._replace(content=f"{r.content} Q99Z"),
+    "text comes from nowhere": lambda r: r._replace(content=f"{r.content} 0Q99Z"),
 }
 
 
@@ -101,7 +102,7 @@ def test_the_oracle_sees_that_chunks_matter(attribute: str, monkeypatch: pytest.
 
         monkeypatch.setattr(Stream, "finish", twice)
     with pytest.raises(Broken):
-        any(check("<|channel|>final<|message|>Q1Z Q2Z<|end|>", Random(seed)) is None for seed in range(20))
+        any(check("<|channel|>final<|message|>0Q1Z 0Q2Z<|end|>", Random(seed)) is None for seed in range(20))
 
 
 def test_differential_sees(monkeypatch: pytest.MonkeyPatch) -> None:
