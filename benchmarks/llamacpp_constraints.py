@@ -18,6 +18,7 @@ from typing import Any
 import llama_cpp
 
 from harmony_plugin.demo.model import build_model
+from harmony_plugin.demo.script import Replay
 from harmony_plugin.llamacpp import HarmonyChatHandler
 from harmony_plugin.vocabulary import harmony_encoding
 
@@ -48,17 +49,6 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "records", "schema": SC
 SHORT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 
 
-class Lift:
-    def __init__(self, ids: list[int], start: int) -> None:
-        self.ids, self.start = ids, start
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        place = len(input_ids) - self.start
-        if place < len(self.ids):
-            scores[self.ids[place]] += 1e4
-        return scores
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
@@ -70,7 +60,7 @@ def main() -> None:
     shaped = encoding.encode(f"<|channel|>final<|message|>{text}<|return|>", allowed_special="all")
     bare = encoding.encode(text + "<|return|>", allowed_special="all")
     script: list[int] = []
-    handler = HarmonyChatHandler(logits_processors=lambda prompt, request: [Lift(script, len(prompt))])
+    handler = HarmonyChatHandler(logits_processors=lambda prompt, request: [Replay(script, len(prompt))])
     begin = time.process_time()
     handler.prepare(llama)
     print(f"vocabulary checked and made ready for llguidance, once a model: {time.process_time() - begin:.2f} s")
@@ -93,7 +83,7 @@ def main() -> None:
 
     def stock(held: bool) -> Callable[[], int]:
         def run() -> int:
-            processors = llama_cpp.LogitsProcessorList([Lift(bare, len(prompt))])
+            processors = llama_cpp.LogitsProcessorList([Replay(bare, len(prompt))])
             tokens = llama.generate(
                 prompt,
                 temp=1.0,

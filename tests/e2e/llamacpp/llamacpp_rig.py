@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from harmony_plugin import Reply, parse
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
@@ -195,6 +197,17 @@ def chat_tools(tools: Iterable[Any] | None) -> list[dict[str, Any]]:
         {"type": "function", "function": {"name": t, "parameters": plain}} if isinstance(t, str) else t
         for t in tools or ()
     ]
+
+
+def events(http: httpx.Client, path: str, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The events of a stream of `/v1/responses` or `/v1/messages`, each sent under its type's name."""
+    with http.stream("POST", path, json={**fields, "stream": True}) as stream:
+        assert stream.status_code == 200, stream.read()
+        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
+    names = [line.removeprefix("event: ") for line in lines[::2]]
+    found = [json.loads(line.removeprefix("data: ")) for line in lines[1::2]]
+    assert names == [event["type"] for event in found]
+    return found
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import anthropic
 import httpx
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
-from llamacpp_rig import CASES, LONG, chat_tools, expected, ids_of
+from llamacpp_rig import CASES, LONG, chat_tools, events, expected, ids_of
 from pydantic import TypeAdapter
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
@@ -23,16 +23,6 @@ USER = {"role": "user", "content": "hi"}
 
 def ask(script: str, **more: Any) -> dict[str, Any]:
     return {"model": "tiny", "max_tokens": 4000, "messages": [USER], "metadata": {"user_id": script}, **more}
-
-
-def events(http: httpx.Client, fields: dict[str, Any]) -> list[dict[str, Any]]:
-    with http.stream("POST", "/v1/messages", json={**fields, "stream": True}) as stream:
-        assert stream.status_code == 200, stream.read()
-        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
-    names = [line.removeprefix("event: ") for line in lines[::2]]
-    found = [json.loads(line.removeprefix("data: ")) for line in lines[1::2]]
-    assert names == [event["type"] for event in found]
-    return found
 
 
 SHAPES = [
@@ -56,7 +46,7 @@ def test_events_validate_and_add_up_to_the_whole_reply(
     Message.model_validate(whole, strict=True)
     assert [block["type"] for block in whole["content"]] == kinds
     assert whole["stop_reason"] == reason
-    found = events(http, fields)
+    found = events(http, "/v1/messages", fields)
     for event in found:
         EVENT.validate_python(event, strict=True)
     assert found[0]["type"] == "message_start"

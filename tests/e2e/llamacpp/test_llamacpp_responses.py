@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from llamacpp_rig import CASES, LONG, Seen, chat_tools, expected, ids_of
+from llamacpp_rig import CASES, LONG, Seen, chat_tools, events, expected, ids_of
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -23,16 +23,6 @@ WEATHER = {
 
 def ask(script: str, **more: Any) -> dict[str, Any]:
     return {"model": "tiny", "input": "hi", "metadata": {"script": script}, **more}
-
-
-def events(http: httpx.Client, fields: dict[str, Any]) -> list[dict[str, Any]]:
-    with http.stream("POST", "/v1/responses", json={**fields, "stream": True}) as stream:
-        assert stream.status_code == 200, stream.read()
-        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
-    names = [line.removeprefix("event: ") for line in lines[::2]]
-    found = [json.loads(line.removeprefix("data: ")) for line in lines[1::2]]
-    assert names == [event["type"] for event in found]
-    return found
 
 
 def without_names(value: Any) -> Any:
@@ -61,7 +51,7 @@ def test_events_validate_and_add_up_to_the_whole_reply(http: httpx.Client, scrip
     fields = ask(script, **more)
     whole = http.post("/v1/responses", json=fields).json()
     Response.model_validate(whole, strict=True)
-    found = events(http, fields)
+    found = events(http, "/v1/responses", fields)
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
     for event in found:
         EVENT.validate_python(event, strict=True)
