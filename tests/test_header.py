@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feeding import codes, fields, split, texts
-from harmony_plugin.header import Header, read_header
+from harmony_plugin.header import Header, body_behind, could_become_header, is_filler, read_header
 from harmony_plugin.lexer import CHANNEL, CONSTRAIN, START
 
 ARGUMENTS = '{"a":1}'
@@ -344,3 +344,123 @@ def test_hostile_headers_are_read_in_bounded_time(size: int) -> None:
     for piece in ("to=", "to=a ", "assistant", "functions ", "final", " ", "to=functions ", "a.", "́"):
         text = (piece * size)[:512]
         read_header(((START, text), (CHANNEL, text), (CONSTRAIN, text)), None, (), ("a", "functions.a"))
+
+
+# What mutation testing found unwatched (docs/mutation.md): the reader's own answers, clause by clause.
+
+
+@pytest.mark.parametrize(
+    ("role", "clauses", "says"),
+    [
+        # The last word of the role section is the content type where there is a recipient.
+        ("assistant to=functions.f xml", [], {"content_type": "xml"}),
+        ("assistant to=functions.f foo bar", [], {"content_type": "bar", "issues": (("header_words", "foo"),)}),
+        ("assistant foo", [], {"content_type": None, "issues": (("header_words", "foo"),)}),
+        ("tool", [], {"role": "tool", "author": "tool"}),
+        ("user", [], {"role": "user", "author": None}),
+        ("assistant!", [], {"channel": None, "issues": (("header_words", "!"),)}),
+        ("assistant.final", [], {"channel": None, "issues": (("header_words", ".final"),)}),
+        ("assistant to=a to=b to=c", [], {"recipient": "a", "issues": (("repeated_recipient", "b c"),)}),
+        ("assistant to=assistant to=all", [], {"recipient": "assistant"}),
+        ("", [(CHANNEL, "commentary functions.f")], {"issues": (("misplaced_recipient", "functions.f"),)}),
+        (
+            "",
+            [(CHANNEL, "commentary functions.f!x")],
+            {"issues": (("misplaced_recipient", "functions.f"), ("header_words", "!x"))},
+        ),
+        (
+            "",
+            [(CHANNEL, "commentary functions.a functions.b")],
+            {
+                "recipient": "functions.a",
+                "issues": (("misplaced_recipient", "functions.a"), ("header_words", "functions.b")),
+            },
+        ),
+        ("", [(CHANNEL, "final json code")], {"content_type": "json", "issues": ()}),
+        ("", [(CHANNEL, "final json code"), (CONSTRAIN, "json")], {"content_type": "<|constrain|>json", "issues": ()}),
+        ("", [(CHANNEL, "final"), (CONSTRAIN, "xml")], {"content_type": "<|constrain|>xml", "issues": ()}),
+        (
+            "",
+            [(CHANNEL, "final"), (CONSTRAIN, "json!")],
+            {"content_type": "<|constrain|>json", "issues": (("header_words", "!"),)},
+        ),
+        *[("", [(CHANNEL, word)], {"channel": "final"}) for word in ("finalxx", "xxfinal", "fxnxl")],
+        *[("", [(CHANNEL, word)], {"channel": word}) for word in ("xfinlz", "fxnxlz", "fi")],
+    ],
+)
+def test_what_the_reader_says(role: str, clauses: list[tuple[int, str]], says: dict[str, object]) -> None:
+    header = read_header(((START, role), *clauses), None if role else "assistant")
+    assert {name: getattr(header, name) for name in says} == says
+
+
+@pytest.mark.parametrize(
+    ("sections", "before", "behind", "written"),
+    [
+        ([(START, ""), (CHANNEL, "analysis"), (CONSTRAIN, " json words")], "", "words", "analysis"),
+        ([(START, ""), (CHANNEL, "analysis a "), (CHANNEL, "json b")], "", "a json b", "analysis"),
+        ([(START, "one"), (CHANNEL, "analysis a")], "one", "a", "analysis"),
+        ([(START, "analysis words"), (CONSTRAIN, " json x")], "", "words x", None),
+        ([(START, "foo analysis bar")], "", "foo analysis bar", None),
+        ([(START, ""), (CHANNEL, "finalHi")], "", "Hi", "final"),
+        ([(START, ""), (CHANNEL, "finel Hi")], "", "Hi", "finel"),
+    ],
+)
+def test_the_body_behind_a_header_without_message(
+    sections: list[tuple[int, str]], before: str, behind: str, written: str | None
+) -> None:
+    assert body_behind(tuple(sections)) == (before, behind, written)
+
+
+def test_a_body_glued_to_its_channel_is_told_once() -> None:
+    reply = split("<|channel|>finalHi<|end|>")
+    assert (reply.content, reply.messages[0].channel, codes(reply)) == ("Hi", "final", ["missing_message"])
+    assert codes(split("<|channel|>finel Hi<|end|>")) == ["missing_message", "misspelled_channel"]
+
+
+@pytest.mark.parametrize(
+    ("word", "opening", "could"),
+    [
+        ("as", False, True),
+        ("as", True, False),
+        ("ass", True, True),
+        ("us", False, True),
+        ("us", True, False),
+        ("user t", False, True),
+        ("user zzz", False, False),
+        ("x user", False, False),
+        ("functions.f", False, False),
+        ("t", False, True),
+        ("t", True, False),
+        ("to", True, True),
+        ("assistantt", False, True),
+        ("assistanttofinal", False, False),
+    ],
+)
+def test_role_sections_that_could_go_on(word: str, opening: bool, could: bool) -> None:
+    assert could_become_header(((START, word),), opening) is could
+
+
+@pytest.mark.parametrize(
+    ("clauses", "could"),
+    [
+        ([(CHANNEL, "commentary functions.f")], True),
+        ([(CHANNEL, "final json co")], True),
+        ([(CHANNEL, "analysis t")], True),
+        ([(CHANNEL, "analysis user")], False),
+        ([(CHANNEL, "final"), (CONSTRAIN, "xml")], True),
+        ([(CHANNEL, "final"), (CONSTRAIN, "] js")], False),
+        ([(CHANNEL, "final"), (CONSTRAIN, "xml ]")], False),
+    ],
+)
+def test_clauses_that_could_go_on(clauses: list[tuple[int, str]], could: bool) -> None:
+    assert could_become_header(((START, "assistant"), *clauses), False) is could
+
+
+def test_a_role_word_alone_is_filler_but_not_at_the_opening() -> None:
+    assert is_filler(((START, "user"),), False)
+    assert not is_filler(((START, "user"),), True)
+    assert is_filler(((START, "assistantfinal"),), True)
+
+
+def test_a_combining_mark_is_part_of_a_name_and_what_follows_is_not() -> None:
+    assert call(" to=functions.cafe\u0301 json<|channel|>commentary")[0] == ["cafe\u0301"]

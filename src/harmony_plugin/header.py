@@ -140,7 +140,7 @@ def _distance(one: str, other: str) -> int:
 def _near(word: str, words: tuple[str, ...]) -> str | None:
     """The one of ``words`` that ``word`` misspells: edit distance 1 or 2, case aside."""
     word = word.lower()
-    near = [(_distance(word, known), known) for known in words if abs(len(word) - len(known)) <= 2 and len(word) > 2]
+    near = [(_distance(word, known), known) for known in words if abs(len(word) - len(known)) <= 2]
     return min(near)[1] if near and min(near)[0] <= 2 else None
 
 
@@ -312,20 +312,24 @@ def read_header(
     )
 
 
-def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, str]:
-    """The words before and behind the channel that counts, for a header whose ``<|message|>`` is missing."""
-    before: list[str] = []
-    for number in range(len(sections) - 1, -1, -1):
+def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, str, str | None]:
+    """The words before and behind the channel that counts, for a header whose ``<|message|>`` is missing.
+
+    And the channel as written: the body may be glued to it. None where it stands in the place of the role.
+    """
+    written: str | None = None
+    for number in range(len(sections) - 1, 0, -1):
         kind, text = sections[number]
         clause = _channel_word(text, custom) if kind == CHANNEL else None
         if clause and clause.known:
+            end, written = clause.end, clause.written
             break
     else:  # the channel stands in the place of the role
-        number, (kind, text) = 0, sections[0]
+        number, text = 0, sections[0][1]
         match = _ROLE_AND_CHANNEL.match(text)
-        clause = _Clause("", "", match.end() if match else 0, True)
+        end = match.end() if match else 0
     before = [other.strip() for _, other in sections[:number]]
-    behind = [text[clause.end :]]
+    behind = [text[end:]]
     for kind, text in sections[number + 1 :]:
         if kind == CONSTRAIN:
             match = _CONSTRAINED.match(text)
@@ -335,7 +339,7 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, 
     if match := _BARE_TYPE.match(joined):
         joined = joined[match.end() :]
     words = [_without_format(word) for part in before for word in part.split()]
-    return " ".join(filter(None, words)), joined.lstrip()
+    return " ".join(filter(None, words)), joined.lstrip(), written
 
 
 def _without_format(word: str) -> str:

@@ -243,10 +243,11 @@ class Machine:
 
     def _message_behind(self, header: Header, complete: bool | None, offset: int) -> None:
         """``<|message|>`` is missing: the words behind the channel are the body. ``complete`` None: it goes on."""
-        before, behind = body_behind(self._frozen(), self._custom)
+        before, behind, written = body_behind(self._frozen(), self._custom)
+        written = written or header.written
         self._issue("missing_message", self._offset)
         for code, words in header.issues:
-            if code == "misspelled_channel":
+            if code == "misspelled_channel" and words == written:
                 self._issue(code, self._offset, words)
         if before:
             self._issue("header_words", self._offset, before)
@@ -257,7 +258,7 @@ class Machine:
         kind = header.content_type
         if kind is not None and kind.removeprefix("<|constrain|>") not in TYPES:
             kind = None
-        self._open(header._replace(target=target, content_type=kind, issues=()), self._offset)
+        self._open(header._replace(target=target, content_type=kind, issues=(), written=written), self._offset)
         if behind:
             self._events.append((BODY_TEXT, behind, max(0, self._ids - (2 if header.channel == "commentary" else 1))))
         if complete is not None:
