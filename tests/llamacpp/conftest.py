@@ -65,6 +65,7 @@ def say(llama: Any) -> Callable[..., Any]:
         )
         request.setdefault("messages", [USER])
         request.setdefault("max_tokens", 200)
+        request.setdefault("seed", 1)
         return scripted(llama=llama, **request)
 
     return call
