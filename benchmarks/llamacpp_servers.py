@@ -1,11 +1,12 @@
 """The server beside the stock `llama_cpp.server` and llama.cpp's own `llama-server`, over HTTP, in one run.
 
-Three real server processes on this machine's loopback, one thread each, asked in turns, all at their defaults but for
-the sampling (temperature 1, nothing cut off, no penalties: what gpt-oss is made for) and, for the stock server,
-`logits_all` (its buffer would take gigabytes). The model is tiny, and it talks, see `talking_model`: one message to
-`final`, words without end. The chat template in it is gpt-oss's, from llama.cpp's sources. All three are sent chats and
-send chunks. The stock server knows no Harmony and shows the header as text, which its first chunk has some of; the
-template raises when it is given that text back, so it is cut off.
+Three real server processes on this machine's loopback, asked in turns, with the same settings of the engine (one
+thread, batches of 512, no flash attention) and of sampling (temperature 1, nothing cut off, no penalties: what gpt-oss
+is made for), else at their defaults, less the stock server's `logits_all` (its buffer would take gigabytes). The model
+is tiny, and it talks, see `talking_model`: one message to `final`, words without end. The chat template in it is
+gpt-oss's, from llama.cpp's sources. All three are sent chats and send chunks. The stock server knows no Harmony and
+shows the header as text, which its first chunk has some of; the template raises when it is given that text back, so it
+is cut off.
 
 - Time to first token: from sending the request to the first chunk with content, for a short prompt, for a history of
   50 messages that no server has seen, and for the next turn of that chat.
@@ -175,9 +176,9 @@ def servers(model: Path) -> Iterator[dict[str, Asked]]:
         stock = stack.enter_context(
             ServerProcess(["-m", "llama_cpp.server", *common, "--logits_all", "false", "--verbose", "false"])
         )
-        threads = ["--threads", "1", "--threads-batch", "1", "--parallel", "1"]
+        alike = "--jinja --threads 1 --threads-batch 1 --parallel 1 --batch-size 512 --ubatch-size 512 --flash-attn off"
         native = stack.enter_context(
-            LlamaServer(binary, "--model", str(model), "--ctx-size", str(CONTEXT), "--jinja", *threads)
+            LlamaServer(binary, "--model", str(model), "--ctx-size", str(CONTEXT), *alike.split())
         )
         yield {
             "harmony_plugin.llamacpp": Asked(ours, as_openai),
@@ -291,6 +292,8 @@ def measure(asked: dict[str, Asked], bare: Bare, arguments: argparse.Namespace) 
         for what, schema in (("JSON string", STRING), ("JSON records", RECORDS)):
             for name, server in asked.items():
                 answer = server.ask(question, constrained, schema)
+                while answer.chunks < 0.9 * constrained:  # by chance the string ended
+                    answer = server.ask(question, constrained, schema)
                 shares[name].add(f"{answer.chunks} of {constrained} {what}")
                 table.add(f"a token of {constrained}, {what}, wall", name, answer.rest / constrained)
                 table.add(f"a token of {constrained}, {what}, server's CPU", name, answer.cpu / constrained)
