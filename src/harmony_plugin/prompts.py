@@ -22,7 +22,7 @@ from .vocabulary import harmony_encoding
 if TYPE_CHECKING:
     import openai_harmony as harmony
 
-__all__ = ["REASONING_EFFORTS", "PromptOptions", "Prompts", "render_prompt"]
+__all__ = ["REASONING_EFFORTS", "PromptOptions", "Prompts", "referenced", "render_prompt"]
 
 Effort = Literal["low", "medium", "high"]
 
@@ -470,16 +470,18 @@ class Inlined:
         if not isinstance(reference, str):
             return {k: self._walk(v, inside) for k, v in value.items() if k not in ("$defs", "definitions")}
         beside = {k: self._walk(v, inside) for k, v in value.items() if k != "$ref"}
-        target = self._find(reference)
+        target = referenced(self._root, reference)
         if reference in inside or not isinstance(target, Mapping) or self._left <= 0 or len(inside) >= MAX_SCHEMA_DEPTH:
             return beside
         return {**self._walk(target, (*inside, reference)), **beside}
 
-    def _find(self, reference: str) -> Any:
-        value: Any = self._root
-        for step in reference.removeprefix("#").split("/")[1:] if reference.startswith("#/") else [""]:
-            value = value.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(value, Mapping) else None
-        return value
+
+def referenced(root: Any, reference: str) -> Any:
+    """What a local reference (`#/$defs/…`) in a JSON Schema stands for; None for nothing. `root`: the whole schema."""
+    value = root
+    for step in reference.removeprefix("#").split("/")[1:] if reference.startswith("#/") else [""]:
+        value = value.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(value, Mapping) else None
+    return value
 
 
 def _response_section(response_format: Mapping[str, Any] | None) -> str:

@@ -327,6 +327,7 @@ def test_limits_hold_inside_what_is_put_in(say: Any) -> None:
 # What cannot be enforced, and attacks.
 
 PRIMES = [997, 1009]
+PATTERNS = [{"type": "string", "pattern": f".*{letter}.*"} for letter in "abcdefghijklmnopqrst"]
 
 
 @pytest.mark.parametrize(
@@ -344,6 +345,9 @@ PRIMES = [997, 1009]
         {"type": "array", "items": {"type": "array", "maxItems": 1e300}},
         {"type": "integer", "multipleOf": 1_000_003},
         {"allOf": [{"type": "integer", "multipleOf": p} for p in PRIMES]},
+        {"allOf": PATTERNS},
+        {"allOf": [{"properties": {"p": pattern}} for pattern in PATTERNS]},
+        {"$defs": {f"d{i}": {"$ref": f"#/$defs/d{i + 1}", **p} for i, p in enumerate(PATTERNS)}, "$ref": "#/$defs/d0"},
         {"enum": ["x" * 1000] * 1100},
         {"const": "\ud800"},
         {"type": "integer", "minimum": 10**300},
@@ -368,6 +372,16 @@ def test_schemas_that_nest_too_deep_are_refused(llama: Any, handler: HarmonyChat
     ):
         with pytest.raises(RequestError):
             handler(llama=llama, messages=[USER], **request)
+
+
+def test_many_patterns_that_no_text_must_match_together_are_fine(say: Any) -> None:
+    names = [f"p{i}" for i in range(30)]
+    properties = {name: {"type": "string", "pattern": "^[a-c]$"} for name in names} | {"format": {"type": "integer"}}
+    inner = {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+    schema = {"$defs": {"inner": inner}, "allOf": [{"$ref": "#/$defs/inner"}]}
+    format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    reply = say("<|channel|>final<|message|>{", response_format=format, max_tokens=400)
+    jsonschema.validate(json.loads(message_of(reply)["content"]), schema)
 
 
 def test_one_of_is_any_of(say: Any) -> None:

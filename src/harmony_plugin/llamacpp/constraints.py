@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import Options
 from ..errors import RequestError
+from ..prompts import referenced
 from ._compat import Only, Without
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ MOST_SCHEMA_TEXT = 1_000_000
 MOST_COUNTED = 20_000
 MOST_MULTIPLE = 10_000
 COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties")
+# Patterns that one text must match all: whether they leave any is found out in time exponential in their number.
+MOST_JOINED_PATTERNS = 12
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -402,12 +405,35 @@ def _refuse_bombs(schema: Mapping[str, Any], where: str) -> None:
     for keyword, size, most in (
         ("the sum of its minItems and maxItems", counted, MOST_COUNTED),
         ("multipleOf", math.lcm(*multiples) if joined else max(multiples), MOST_MULTIPLE),
+        ("the number of patterns joined by allOf or $ref", _joined(schema, schema, {}), MOST_JOINED_PATTERNS),
         ("its text", len(json.dumps(schema)), MOST_SCHEMA_TEXT),
     ):
         if size > most:
             raise RequestError(
                 f"{where} cannot be enforced: {keyword} is too large ({size} > {most})", where, "invalid_json_schema"
             )
+
+
+def _joined(value: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
+    """At most how many patterns and formats one text has to match.
+
+    :param known: what is known of references, by the reference; one to something around itself adds nothing.
+    """
+    if isinstance(value, list | tuple):
+        return max((_joined(item, root, known) for item in value), default=0)
+    if not isinstance(value, Mapping):
+        return 0
+    count = sum(isinstance(value.get(name), str) for name in ("pattern", "format"))  # not a property of that name
+    reference, branches = value.get("$ref"), value.get("allOf")
+    if isinstance(reference, str):
+        if reference not in known:
+            known[reference] = 0
+            known[reference] = _joined(referenced(root, reference), root, known)
+        count += known[reference]
+    if isinstance(branches, list | tuple):
+        count += sum(_joined(branch, root, known) for branch in branches)
+    others = (item for key, item in value.items() if key not in ("allOf", "$defs", "definitions"))
+    return count + max((_joined(item, root, known) for item in others), default=0)
 
 
 def _reason(problem: str) -> str:
