@@ -384,7 +384,7 @@ def test_hostile_headers_are_read_in_bounded_time(size: int) -> None:
             [(CHANNEL, "final"), (CONSTRAIN, "json!")],
             {"content_type": "<|constrain|>json", "issues": (("header_words", "!"),)},
         ),
-        *[("", [(CHANNEL, word)], {"channel": "final"}) for word in ("finalxx", "xxfinal", "fxnxl")],
+        *[("", [(CHANNEL, word)], {"channel": "final"}) for word in ("finalxx", "xxfinal", "finxxal", "fxnxl")],
         *[("", [(CHANNEL, word)], {"channel": word}) for word in ("xfinlz", "fxnxlz", "fi")],
     ],
 )
