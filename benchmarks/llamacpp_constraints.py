@@ -4,6 +4,11 @@ The replies are scripted: every run decodes the same ids in the real loop on the
 thread, best of several turns. `text GBNF` is llama.cpp's own grammar for the same schema over the bare JSON, the stock
 way: it cannot hold Harmony's markers.
 
+A script is a logits processor of its own, which must see all scores: its mask goes through llama-cpp-python's own way.
+`unscripted` is the way that requests go that bring no processors, on a model that talks (see `talking_model`): the mask
+goes to llama.cpp's candidates directly, and where few ids are left the samplers have less to do. The model writes what
+it may, so there the free reply and the held one are not the same text.
+
     python benchmarks/llamacpp_constraints.py [--turns 5]
 """
 
@@ -16,12 +21,15 @@ from collections.abc import Callable
 from typing import Any
 
 import llama_cpp
+import talking_model
+from llamacpp_servers import RECORDS, STRING, as_openai
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.script import Replay
 from harmony_plugin.llamacpp import HarmonyChatHandler
 from harmony_plugin.vocabulary import harmony_encoding
 
+LENGTH = 300
 MESSAGES = [{"role": "user", "content": "hi"}]
 RECORD = {"name": "Ada", "born": 1815, "tags": ["a", "b"], "at": {"x": 1.5, "y": -2.25}, "ok": True}
 DATA = [RECORD] * 8
@@ -103,10 +111,25 @@ def main() -> None:
 
         return run
 
+    talker = llama_cpp.Llama(str(talking_model.build()), n_ctx=2048, n_threads=1, n_threads_batch=1, verbose=False)
+    plain = HarmonyChatHandler()
+
+    def talk(**request: Any) -> Callable[[], int]:
+        def run() -> int:
+            for _ in plain(llama=talker, messages=MESSAGES, stream=True, seed=1, max_tokens=LENGTH, **request):
+                pass
+            return LENGTH
+
+        return run
+
+    free = talk(headers="free")
     pairs = {
         "headers (25 short messages)": (reply(headers, headers="free"), reply(headers, headers="constrain")),
         "JSON schema": (reply(shaped, headers="free"), reply(shaped, response_format=FORMAT)),
         "text GBNF, stock": (stock(False), stock(True)),
+        "unscripted: headers, long text": (free, talk(headers="constrain")),
+        "unscripted: one long string": (free, talk(response_format=as_openai(STRING))),
+        "unscripted: small records": (free, talk(response_format=as_openai(RECORDS))),
     }
     print(f"{'CPU ms a token':32}{'free':>10}{'held':>10}{'cost':>10}{'tokens':>10}")
     for name, runs in pairs.items():
