@@ -285,6 +285,8 @@ class Constraint:
         self._size = allowed.vocabulary_size
         self._matcher: Any = None
         self._bits: Any = None
+        self._listed: Only | Without
+        self._listed_bits: tuple[bytes, list[int]] | None = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Leave only the scores of what may come next."""
@@ -309,7 +311,6 @@ class Constraint:
     def _held(self, ends: list[int]) -> Only | Without:
         """What the schema allows next, and the markers where the text may end."""
         import llguidance.numpy as masks
-        import numpy as np
 
         matcher = self._matcher
         if matcher.is_stopped():
@@ -322,6 +323,16 @@ class Constraint:
             self.failed = True
             return Only(ends)
         closing = ends if matcher.is_accepting() else []
+        # Inside a string it is the same for one token after another.
+        bits = self._bits.tobytes(), closing
+        if bits != self._listed_bits:
+            self._listed, self._listed_bits = self._list(ends, closing), bits
+        return self._listed
+
+    def _list(self, ends: list[int], closing: list[int]) -> Only | Without:
+        """The ids that the bits allow and `closing`, or else those forbidden, where they are fewer."""
+        import numpy as np
+
         text = np.unpackbits(self._bits[0].view(np.uint8), bitorder="little")[:FIRST_SPECIAL].view(bool)
         count = np.count_nonzero(text)
         if count > MOST_LISTED:
