@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint bench fuzz conformance matrix mutation clean
+.PHONY: help demo test quick lint bench bench-servers fuzz conformance matrix mutation clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client"
 	@echo "make test         every check and every test, both engines included"
 	@echo "make quick        lint and the tests that need no server"
 	@echo "make bench        the figures of the README, measured here"
+	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
@@ -51,6 +52,9 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_overhead.py
 	$(BIN)/python benchmarks/llamacpp_prompts.py
 	$(BIN)/python benchmarks/llamacpp_constraints.py
+
+bench-servers: $(VENV)/.test
+	$(BIN)/python benchmarks/llamacpp_servers.py
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet atheris
