@@ -121,7 +121,7 @@ def main() -> None:
         "stock create_completion": stock,
     }
     for headers in ("free", "constrain"):
-        handled(1_500, headers)  # ids cost more when they are met for the first time, once a model
+        handled(max(arguments.tokens), headers)  # ids cost more when they are met for the first time, once a model
     print(f"{'own CPU ms a token, after':32}" + "".join(f"{count:>9}" for count in arguments.tokens) + "   tokens")
     asked = {}
     decode = 0.0
