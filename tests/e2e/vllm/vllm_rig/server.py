@@ -74,21 +74,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(launch: Launch) -> dict[str, str]:
-    # A developer's own settings must not change what is tested.
+def offline_environment() -> dict[str, str]:
+    """The environment of a process with an engine; a developer's own settings must not change what is tested."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARMONY_", "VLLM_", "PYTEST_"))}
-    return (
-        kept
-        | {
-            "PYTHONPATH": str(_RIG),
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_SYSTEM_START_DATE": "2026-01-01",
-        }
-        | dict(launch.environment)
-    )
+    return kept | {
+        "PYTHONPATH": str(_RIG),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_SYSTEM_START_DATE": "2026-01-01",
+    }
+
+
+def _environment(launch: Launch) -> dict[str, str]:
+    return offline_environment() | dict(launch.environment)
 
 
 def _end_with_parent() -> None:

