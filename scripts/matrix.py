@@ -6,7 +6,7 @@ must give the plugin's one clear error instead.
 
     python scripts/matrix.py                 # 0.31, 0.32, 0.33
     python scripts/matrix.py --all           # back to 0.24
-    python scripts/matrix.py 0.28.0
+    python scripts/matrix.py 0.27.1
 """
 
 from __future__ import annotations

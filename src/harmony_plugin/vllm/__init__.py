@@ -17,7 +17,7 @@ __all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
 PARSER_NAME = "harmony"
 
 #: vLLM releases on which the contract tests passed; those between should work, too.
-TESTED_VERSIONS = ("0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0")
+TESTED_VERSIONS = ("0.27.1", "0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0", "0.33.0")
 
 _PARSERS = "harmony_plugin.vllm.parsers"
 _FLAGS = ("--reasoning-parser", "--tool-call-parser")

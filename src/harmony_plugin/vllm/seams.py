@@ -3,7 +3,7 @@
 Every other module of the vLLM side takes vLLM's classes from here. Features are detected, not versions; what is missing
 raises `UnsupportedVLLM` when the parser is first named, that is at start-up. Knows nothing of Harmony.
 
-Checked against vLLM 0.28.0 to 0.33.0, each:
+Checked against vLLM 0.27.1 to 0.33.0, each:
 
 - ``vllm.parser.harmony.HarmonyParser`` is what ``ParserManager`` takes for ``model_type: gpt_oss``, whatever parsers
   are named, and what ``/v1/responses`` insists on. It is looked up in that module after the named parsers were
