@@ -38,13 +38,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert "Traceback" not in one.log_text(), one.log_text()[-4000:]
 
 
-def ask(ids: list[int], **more: Any) -> dict[str, Any]:
+def ask(ids: list[int], pause: float = 0, **more: Any) -> dict[str, Any]:
     return {
         "model": MODEL,
         "messages": [{"role": "user", "content": "Say what the script says."}],
         "temperature": 0,
         "max_completion_tokens": len(ids) + 4,
-        "extra_body": {"vllm_xargs": {"script": ids}},
+        "extra_body": {"vllm_xargs": {"script": ids, "script_pause": pause}},
         **more,
     }
 
@@ -71,7 +71,7 @@ def test_a_client_that_is_killed(server: Server) -> None:
     """Its request is given up: fewer tokens are generated than it asked for."""
     before = metric(server.url, "vllm:generation_tokens_total")
     for _ in range(2):
-        killed_while_reading(server.url, ask(LONG))
+        killed_while_reading(server.url, ask(LONG, pause=0.05))  # a minute or more, were it not given up
     until(lambda: metric(server.url, "vllm:num_requests_running") == 0)
     assert metric(server.url, "vllm:generation_tokens_total") - before < 2 * len(LONG)
     assert_goes_on(server.url)

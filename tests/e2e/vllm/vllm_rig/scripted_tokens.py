@@ -5,6 +5,7 @@ server run as always. A request carries its script as `vllm_xargs`, which all th
 
     script        the token ids to say
     script_N      the same for choice N of a request with `n` > 1 and `seed` 0 (choice N gets seed N)
+    script_pause  seconds that each step takes longer while the request runs: a real model's time
 
 After the script's last token comes `<|return|>`. Where a grammar is active it has the last word: a scripted token that
 it forbids is passed over and the next that it allows is said, so that a test can see the grammar at work. If it allows
@@ -15,7 +16,6 @@ vLLM loads this in its engine processes, through `--logits-processors vllm_rig.s
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,9 @@ def script_of(params: SamplingParams) -> Sequence[int] | None:
 class _Turn:
     """One request being generated: its script, and how much of it was passed over."""
 
-    def __init__(self, script: Sequence[int], said: list[int]) -> None:
+    def __init__(self, script: Sequence[int], said: list[int], pause: float) -> None:
         self.script = script
+        self.pause = pause
         self.said = said  # vLLM's own list, which grows as tokens are accepted
         self.passed_over = 0
 
@@ -61,8 +62,6 @@ class ScriptedTokens(LogitsProcessor):
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self.turns: dict[int, _Turn] = {}
-        # For benchmarks of the API server: a pause a step stands for the time that a real model takes.
-        self.pause = float(os.environ.get("SCRIPTED_TOKENS_STEP_SECONDS", "0"))
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -70,13 +69,14 @@ class ScriptedTokens(LogitsProcessor):
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         def new_turn(params: SamplingParams, prompt: list[int] | None, said: list[int]) -> _Turn | None:
             script = script_of(params)
-            return _Turn(script, said) if script is not None else None
+            pause = float((params.extra_args or {}).get("script_pause", 0))
+            return _Turn(script, said, pause) if script is not None else None
 
         process_dict_updates(self.turns, batch_update, new_turn)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         for row, turn in self.turns.items():
             turn.force(logits[row])
-        if self.pause:
-            time.sleep(self.pause)
+        if pause := max((turn.pause for turn in self.turns.values()), default=0):
+            time.sleep(pause)
         return logits
