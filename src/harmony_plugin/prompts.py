@@ -233,13 +233,17 @@ class Prompts:
     def _description(self, described: str, checked: bool) -> harmony.ToolDescription:
         """A tool for the library; ``checked``: parameters that it cannot render are shown as `any`."""
         tool = json.loads(described)
-        parameters: Any
-        for parameters in (tool["parameters"], {}):
-            description = self._harmony.ToolDescription(
+
+        def shown(parameters: Any) -> harmony.ToolDescription:
+            return self._harmony.ToolDescription(
                 name=tool["name"], description=tool["description"], parameters=parameters
             )
-            if not checked:
-                return description
+
+        if not checked:
+            return shown(tool["parameters"])
+        parameters: Any
+        for parameters in (tool["parameters"], {}):
+            description = shown(parameters)
             content = self._harmony.DeveloperContent().with_function_tools([description])
             message = self._harmony.Message.from_role_and_content(self._harmony.Role.DEVELOPER, content)
             try:
@@ -247,7 +251,7 @@ class Prompts:
             except Exception:  # the library raises its own error and pyo3's
                 continue
             return description
-        return self._harmony.ToolDescription(name=tool["name"], description=tool["description"], parameters=None)
+        return shown(None)
 
 
 def render_prompt(

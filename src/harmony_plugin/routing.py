@@ -41,7 +41,7 @@ def tool_names(tools: Iterable[str | Mapping[str, Any]] | None) -> tuple[str, ..
     """
     if tools is None:
         return None
-    if not isinstance(tools, (list, tuple)) and isinstance(tools, (str, bytes, Mapping)):
+    if isinstance(tools, (str, bytes, Mapping)):
         raise TypeError("tools: a sequence of names or of OpenAI tool dicts, or None")
     names: list[str] = []
     for tool in tools:

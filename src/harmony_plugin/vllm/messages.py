@@ -21,24 +21,16 @@ def delta_message(delta: Delta, reasons: bool) -> Any:
     content = delta.content
     reasoning = delta.reasoning_content if reasons else None
     if delta.tool_calls:
-        message = _vllm.DeltaMessage(tool_calls=[_call(call) for call in delta.tool_calls])
-        if content is not None:
-            message.content = content
-        if reasoning is not None:
-            message.reasoning = reasoning
-            if _reasoning_content:
-                message.model_extra["reasoning_content"] = reasoning
-        return message
+        return _validated(reasoning, content, tool_calls=[_call(call) for call in delta.tool_calls])
     if content is None and reasoning is None:
         return None
     return _text_message(reasoning, content)
 
 
-def _validated(reasoning: str | None, content: str | None) -> Any:
-    """A message of text, as pydantic makes it."""
-    message = _vllm.DeltaMessage(
-        **({} if content is None else {"content": content}), **({} if reasoning is None else {"reasoning": reasoning})
-    )
+def _validated(reasoning: str | None, content: str | None, **calls: Any) -> Any:
+    """A message as pydantic makes it; what is None is left out."""
+    texts = {"content": content, "reasoning": reasoning}
+    message = _vllm.DeltaMessage(**calls, **{name: text for name, text in texts.items() if text is not None})
     if reasoning is not None and _reasoning_content:
         # An extra field of the model, which OpenAI's clients read; vLLM's own name for it is `reasoning`.
         message.model_extra["reasoning_content"] = reasoning
