@@ -20,7 +20,7 @@ from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
 
 import harmony_plugin.llamacpp as adapter  # isort: skip
 from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler  # isort: skip
-from harmony_plugin.llamacpp.generation import StopStrings  # isort: skip
+from harmony_plugin.llamacpp.generation import Cancelled, StopStrings  # isort: skip
 
 TOOLS = [
     {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
@@ -228,6 +228,21 @@ def test_dropping_the_stream_is_closing_it(say: Any, llama: Any) -> None:
     next(chunks)
     del chunks
     gc.collect()
+    assert message_of(say(REASONED))["content"] == "Hello!"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reply_that_nobody_waits_for_is_no_reply(say: Any, llama: Any, stream: bool, n: int) -> None:
+    asked: list[bool] = []
+
+    def cancelled() -> bool:
+        asked.append(len(asked) == 5)
+        return asked[-1]
+
+    with pytest.raises(Cancelled):
+        list(say(ids_of("<|channel|>final<|message|>") + [350] * 100, stream=stream, n=n, cancelled=cancelled))
+    assert asked == [False] * 5 + [True]
     assert message_of(say(REASONED))["content"] == "Hello!"
 
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from .constraints import Constraint
     from .request import ChatRequest
 
-__all__ = ["Generation", "StopStrings", "TokenLogprob"]
+__all__ = ["Cancelled", "Generation", "StopStrings", "TokenLogprob"]
+
+
+class Cancelled(Exception):
+    """Nobody waits for the rest of a reply. It is raised rather than ending the reply: half a reply is none, and `n`
+    choices must not go on with the next."""
 
 
 class TokenLogprob(NamedTuple):
@@ -39,7 +44,7 @@ class Opening(NamedTuple):
 class Generation:
     """Runs once. Iterating gives `(delta, logprobs)` pairs; the counters are right when the iterator has ended.
 
-    Closing the iterator ends the engine's loop at once.
+    Closing the iterator ends the engine's loop at once; `cancelled` is asked before each token, see `Cancelled`.
 
     :ivar completion_tokens: ids sampled or put in, markers included.
     :ivar cached_tokens: prompt ids that the engine did not evaluate again.
@@ -136,7 +141,7 @@ class Generation:
         try:
             while self.completion_tokens < limit:
                 if self._cancelled is not None and self._cancelled():
-                    break  # nobody waits for the rest
+                    raise Cancelled
                 token = next(sampled)
                 if first:
                     reused = given - (engine.evaluated() - before)

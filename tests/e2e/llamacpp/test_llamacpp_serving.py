@@ -69,7 +69,7 @@ def test_a_whole_reply_that_nobody_waits_for_is_never_finished(client: openai.Op
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.5).chat.completions.create(**ask("endless"))
     until(lambda: idle(http))
-    assert metric(http, "harmony_chunks_total") == before
+    assert metric(http, "harmony_chunks_total") == before, "only a reply that was finished counts"
     assert client.chat.completions.create(**ask("answer")).choices[0].message.content == "2 + 2 = 4."
 
 

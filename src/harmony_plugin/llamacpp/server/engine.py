@@ -171,7 +171,7 @@ class Generation:
                         break
                     self._loop.call_soon_threadsafe(put, chunk)
         except BaseException as error:
-            # A decode that was aborted because the client has gone surfaces as an error that nobody waits for.
+            # `Cancelled`, or llama.cpp's complaint of a decode that was aborted: nobody waits for either.
             last = error
             if self._cancelled:
                 log.debug("generation stopped: %s", error)
