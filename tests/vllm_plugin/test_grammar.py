@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from asking import chat, responses
 
-from conftest import composed, o200k
 from feeding import encode
+
+from .asking import chat, responses
+from .conftest import composed, o200k
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PROMPT, by, chat, one_by_one, streamed, whole
 
-from conftest import composed, o200k, small
 from feeding import encode, encode_plain, fields
 from harmony_plugin import parse
+
+from .asking import PROMPT, by, chat, one_by_one, streamed, whole
+from .conftest import composed, o200k, small
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "split.jsonl").read_text().splitlines()]
 THINK = "<|channel|>analysis<|message|>Let me think.<|end|><|start|>assistant"

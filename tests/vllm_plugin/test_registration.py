@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import composed, small
 from harmony_plugin.vllm import UnsupportedVLLM, seams
+
+from .asking import chat
+from .conftest import composed, small
 
 
 def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -212,7 +214,7 @@ def test_other_models_parsers_stay_as_they_are() -> None:
     assert stock.__module__ == "vllm.parser.abstract_parser"
     for name in ("__init__", "parse", "parse_delta", "adjust_request"):
         assert getattr(hermes, name) is getattr(stock, name)
-    assert hermes(small(), None).parse("Hi", __import__("asking").chat())[1] == "Hi"
+    assert hermes(small(), None).parse("Hi", chat())[1] == "Hi"
 
 
 def test_half_a_pair_is_refused() -> None:

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from asking import by, one_by_one, responses
 
-from conftest import composed, o200k
 from feeding import encode, fields
 from harmony_plugin import parse
+
+from .asking import by, one_by_one, responses
+from .conftest import composed, o200k
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "split.jsonl").read_text().splitlines()]
 
