@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any, get_args
@@ -232,7 +233,7 @@ def test_repaired_call_is_sent_whole_at_its_end() -> None:
 
 
 def test_repair_without_the_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "json_repair", None)
+    monkeypatch.setitem(sys.modules, "json_repair", None)
     assert parse(CALL.format("f", "{}"), options=REPAIR).tool_calls[0].arguments == "{}"
     with pytest.raises(ImportError, match=r"harmony-plugin\[repair\]"):
         parse(CALL.format("f", "{"), options=REPAIR)
