@@ -31,9 +31,7 @@ class Metrics:
             "harmony_requests_cancelled", "Requests whose client went away", ["endpoint"], registry=self.registry
         )
         self._tokens = Counter("harmony_tokens", "Tokens, by kind", ["model", "kind"], registry=self.registry)
-        self.chunks = Counter(
-            "harmony_chunks", "Chunks and whole replies generated, wanted or not", registry=self.registry
-        )
+        self.chunks = Counter("harmony_chunks", "Chunks of streams and finished whole replies", registry=self.registry)
         self.first = Histogram(
             "harmony_time_to_first_chunk_seconds",
             "From the request to the first text, waiting included",
