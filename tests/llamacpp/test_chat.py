@@ -233,7 +233,7 @@ def test_dropping_the_stream_is_closing_it(say: Any, llama: Any) -> None:
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_reply_that_nobody_waits_for_is_no_reply(say: Any, llama: Any, stream: bool, n: int) -> None:
+def test_a_reply_that_nobody_waits_for_is_no_reply(say: Any, stream: bool, n: int) -> None:
     asked: list[bool] = []
 
     def cancelled() -> bool:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "e2e" / "vllm")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e" / "vllm"))
 
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
 
