@@ -1,4 +1,4 @@
-"""Prompts: OpenAI messages to Harmony ids. The library's own renderings are the reference."""
+"""Prompts: OpenAI messages to Harmony ids, beside the text of OpenAI's guide and the library's own renderings."""
 
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ def test_replayed_turn_is_in_the_order_the_model_writes(prompts: Prompts) -> Non
         "<|start|>assistant<|channel|>commentary<|message|>Let me look.<|end|>"
         '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>'
         '<|start|>assistant<|channel|>commentary to=functions.g <|constrain|>json<|message|>{"b":2}<|call|>'
-        "<|start|>functions.g<|channel|>commentary to=assistant<|message|>G<|end|>"
-        "<|start|>functions.f<|channel|>commentary to=assistant<|message|>F<|end|>"
+        "<|start|>functions.g to=assistant<|channel|>commentary<|message|>G<|end|>"
+        "<|start|>functions.f to=assistant<|channel|>commentary<|message|>F<|end|>"
         "<|start|>assistant"
     )
 
@@ -238,7 +238,7 @@ def test_calls_of_builtin_tools_go_where_gpt_oss_makes_them(prompts: Prompts) ->
     result = {"role": "tool", "tool_call_id": "1", "content": "1"}
     text = body(prompts, USER, turn, result)
     assert "<|start|>assistant to=python<|channel|>analysis <|constrain|>code<|message|>print(1)<|call|>" in text
-    assert "<|start|>python<|channel|>commentary to=assistant<|message|>1<|end|>" in text
+    assert "<|start|>python to=assistant<|channel|>commentary<|message|>1<|end|>" in text
     assert "to=functions.python" in body(prompts, USER, turn, result, tools=[tool("python")])
 
 
@@ -250,7 +250,7 @@ def test_legacy_function_messages(prompts: Prompts) -> None:
         {"role": "function", "name": "f", "content": "R"},
     )
     assert "to=functions.f <|constrain|>json<|message|>{}<|call|>" in text
-    assert "<|start|>functions.f<|channel|>commentary to=assistant<|message|>R<|end|>" in text
+    assert "<|start|>functions.f to=assistant<|channel|>commentary<|message|>R<|end|>" in text
 
 
 # Tools and formats.
@@ -454,14 +454,30 @@ TEXTS = st.one_of(
 )
 
 
+@given(TEXTS, TEXTS.filter(str.strip))
+def test_a_tool_result_is_the_guides_to_the_id(prompts: Prompts, text: str, name: str) -> None:
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [call("1", name), call("2", "python")]},
+        {"role": "tool", "tool_call_id": "1", "content": text},
+        {"role": "tool", "tool_call_id": "2", "content": text},
+    ]
+    end, ids = ENCODING.encode("<|end|>", allowed_special="all"), []
+    for author in (name if name.startswith("functions.") else f"functions.{name}", "python"):
+        ids += ENCODING.encode("<|start|>", allowed_special="all")
+        ids += ENCODING.encode(f"{author} to=assistant", disallowed_special=())
+        ids += ENCODING.encode("<|channel|>commentary<|message|>", allowed_special="all")
+        ids += ENCODING.encode(text, disallowed_special=()) + end
+    ids += ENCODING.encode("<|start|>assistant", allowed_special="all")
+    assert prompts.render(messages)[-len(ids) :] == ids
+
+
 @given(TEXTS, TEXTS, TEXTS.filter(str.strip))
 def test_messages_are_the_librarys_to_the_id(prompts: Prompts, one: str, other: str, name: str) -> None:
+    # But for tool results, whose headers the library writes in another order than the guide.
     messages = [
         {"role": "user", "content": one},
         {"role": "assistant", "content": other, "reasoning_content": one, "tool_calls": [call("1", name, other)]},
-        {"role": "tool", "tool_call_id": "1", "content": one},
         {"role": "assistant", "content": None, "tool_calls": [call("2", "python", other)]},
-        {"role": "tool", "tool_call_id": "2", "content": other},
         {"role": "developer", "content": other},
         {"role": "assistant", "content": "", "reasoning_content": other},
     ]

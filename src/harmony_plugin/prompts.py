@@ -2,7 +2,9 @@
 
 Text that people, tools or models wrote is always encoded as ordinary tokens: whatever it spells, it cannot become a
 marker. Knows nothing of any server or engine, and nothing of how output is split. Source: OpenAI's format guide
-(openai/harmony, docs/format.md); cases/render.jsonl holds what the library itself makes of conversations.
+(openai/harmony, docs/format.md). The library writes system and developer messages; the headers of all others are
+written here as the guide writes them, since the library's order of a tool result's header is another one
+(`functions.f<|channel|>commentary to=assistant`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from .dialect import Dialect
 from .errors import RequestError
 from .vocabulary import harmony_encoding
 
@@ -104,6 +107,7 @@ class Prompts:
         role = self._harmony.Role.ASSISTANT
         nothing = self._harmony.Conversation.from_messages([])
         self._opening = array("i", self._encoding.render_conversation_for_completion(nothing, role))
+        self._markers = Dialect().ids
 
     def render(
         self,
@@ -136,7 +140,7 @@ class Prompts:
         response_format: Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
     ) -> list[harmony.Message]:
-        """What `render` encodes, as the Harmony library's messages."""
+        """What `render` encodes, as the Harmony library's messages. (Their headers it writes in an order of its own.)"""
         lines = self._lines(messages, tools, response_format, reasoning_effort)
         return [self._message(line) for line in lines]
 
@@ -173,18 +177,39 @@ class Prompts:
             if ids is not None:
                 self._cache.move_to_end(line)
                 return ids
-        if line.text and line.role not in ("system", "developer"):
-            # The library makes the message around the text once; rendering each anew costs it more than the text does.
+        if line.role in ("system", "developer"):
+            ids = self._rendered(line)
+        elif line.text:
+            # The frame around a text comes again and again.
             frame = self._encode(replace(line, text=""))
             ids = frame[:-1] + array("i", self._encoding.encode(line.text, disallowed_special=())) + frame[-1:]
         else:
-            ids = self._rendered(line)
+            ids = self._frame(line)
         with self._lock:
             if line not in self._cache and len(ids) <= CACHED_IDS:
                 self._cache[line] = ids
                 self._cached_ids += len(ids)
                 while self._cached_ids > CACHED_IDS:
                     self._cached_ids -= len(self._cache.popitem(last=False)[1])
+        return ids
+
+    def _frame(self, line: _Line) -> array[int]:
+        """A message without text, its header as OpenAI's guide writes it."""
+        mark = self._markers
+        author, recipient, channel = line.name or line.role, line.recipient, line.channel
+        # gpt-oss names a function behind the channel, and its own tools, like an author's recipient, in front of it.
+        behind = recipient is not None and line.role == "assistant" and channel == "commentary"
+        header = author if recipient is None or behind else f"{author} to={recipient}"
+        ids = array("i", [mark["start"], *self.encode(header)])
+        if channel is not None:
+            ids.append(mark["channel"])
+            ids.extend(self.encode(f"{channel} to={recipient}" if behind else channel))
+        if line.content_type is not None:
+            ids.extend(self.encode(" "))
+            ids.append(mark["constrain"])
+            ids.extend(self.encode(line.content_type))
+        ids.append(mark["message"])
+        ids.append(mark["call" if line.role == "assistant" and recipient is not None else "end"])
         return ids
 
     def _rendered(self, line: _Line) -> array[int]:
