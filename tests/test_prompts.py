@@ -216,7 +216,7 @@ def test_replayed_turn_is_in_the_order_the_model_writes(prompts: Prompts) -> Non
     )
 
 
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_is_kept_in_a_running_tool_loop_and_dropped_after_an_answer(prompts: Prompts, field: str) -> None:
     loop = [
         USER,
@@ -231,6 +231,78 @@ def test_reasoning_is_kept_in_a_running_tool_loop_and_dropped_after_an_answer(pr
     assert "to=functions.f" in text
     assert "<|channel|>final<|message|>done<|end|>" in text
     assert "LATER" in body(prompts, *answered, {"role": "assistant", field: "LATER", "tool_calls": [call("c9")]})
+
+
+@pytest.mark.parametrize(
+    ("message", "thought"),
+    [
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "T", "index": 0}]}, "T"),
+        ({"reasoning_details": [{"type": "reasoning.summary", "summary": "S"}]}, "S"),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": t} for t in "TU"]}, "T\nU"),
+        # A stream's pieces, as clients gather them.
+        ({"reasoning_details": [{"type": "reasoning.text", "text": t, "index": 0} for t in "TU"]}, "TU"),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, {"type": "other", "text": "T"}]}, "T"),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, 5, {"text": 5}]}, None),
+        ({"reasoning": "T", "reasoning_details": [{"type": "reasoning.text", "text": "T"}]}, "T"),
+        ({"reasoning_content": "", "reasoning": None, "thinking": "T"}, "T"),
+        ({"content": [{"type": "thinking", "thinking": "T"}, {"type": "text", "text": "A"}]}, "T"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "T"}]}]}, "T"),
+        ({"content": [{"type": "redacted_thinking", "data": "x"}]}, None),
+    ],
+)
+def test_reasoning_is_taken_back_wherever_clients_put_it(
+    prompts: Prompts, message: dict[str, Any], thought: str | None
+) -> None:
+    text = body(prompts, USER, {"role": "assistant", "content": None, **message, "tool_calls": [call()]})
+    analysis = f"<|start|>assistant<|channel|>analysis<|message|>{thought}<|end|>" if thought else ""
+    answer = "<|start|>assistant<|channel|>commentary<|message|>A<|end|>" if "A" in str(message) else ""
+    assert text == (
+        f"<|start|>user<|message|>hi<|end|>{analysis}{answer}<|start|>assistant<|channel|>commentary to=functions.f "
+        "<|constrain|>json<|message|>{}<|call|><|start|>assistant"
+    )
+
+
+PICTURES = [
+    ({"type": "image_url", "image_url": {"url": "data:x"}}, "image"),
+    ({"type": "input_audio", "input_audio": {"data": "x"}}, "audio"),
+    ({"type": "file", "file": {"filename": "a.pdf", "file_data": "x"}}, "file 'a.pdf'"),
+    ({"type": "input_file", "filename": "a.pdf"}, "file 'a.pdf'"),
+    ({"type": "brand_new"}, "brand_new"),
+]
+
+
+@pytest.mark.parametrize(("part", "name"), PICTURES)
+def test_a_placeholder_stands_for_what_cannot_be_read(prompts: Prompts, part: dict[str, Any], name: str) -> None:
+    shown = f"[{name} left out: this model reads text only]"
+    parts = [{"type": "text", "text": "Look: "}, part]
+    turns = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": parts, "tool_calls": [call()]},
+        {"role": "tool", "tool_call_id": "c1", "content": parts},
+    ]
+    assert body(prompts, *turns, USER) == (
+        f"<|start|>user<|message|>Look: {shown}<|end|>"
+        f"<|start|>assistant<|channel|>commentary<|message|>Look: {shown}<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>"
+        f"<|start|>functions.f to=assistant<|channel|>commentary<|message|>Look: \n{shown}<|end|>"
+        "<|start|>user<|message|>hi<|end|><|start|>assistant"
+    )
+    for refused in ([*turns, turns[0]], [turns[0], *turns[1:]], [{"role": "system", "content": parts}, USER]):
+        with pytest.raises(RequestError) as error:
+            prompts.render(refused)
+        assert error.value.code == "unsupported_content_part"
+
+
+def test_text_parts_of_a_result_are_lines(prompts: Prompts) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    text = body(
+        prompts,
+        {"role": "user", "content": parts},
+        {"role": "assistant", "tool_calls": [call()]},
+        {"role": "tool", "tool_call_id": "c1", "content": parts},
+    )
+    assert "<|message|>onetwo<|end|>" in text
+    assert "<|message|>one\ntwo<|end|>" in text
 
 
 def test_calls_of_builtin_tools_go_where_gpt_oss_makes_them(prompts: Prompts) -> None:

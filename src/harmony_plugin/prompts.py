@@ -43,7 +43,27 @@ REASONING_EFFORTS: Mapping[str, Effort] = {
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 BUILTIN_TOOLS = ("browser", "python")
 BUILTIN_NAMESPACES = ("browser", "python", "container")
-TEXT_PARTS = ("text", "input_text", "output_text")
+# Kinds of content parts, of OpenAI's two APIs: those that hold text, and the field that does.
+TEXT_PARTS = {
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "summary_text": "text",
+    "reasoning_text": "text",
+    "refusal": "refusal",
+}
+MEDIA = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "computer_screenshot": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video_url": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+}
 
 # Deeper schemas would only come from an attack; the library's JSON reader gives up at 128.
 MAX_SCHEMA_DEPTH = 64
@@ -140,7 +160,7 @@ class Prompts:
         response_format: Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
     ) -> list[harmony.Message]:
-        """What `render` encodes, as the Harmony library's messages. (Their headers it writes in an order of its own.)"""
+        """What `render` encodes, as the Harmony library's messages, whose headers it writes in an order of its own."""
         lines = self._lines(messages, tools, response_format, reasoning_effort)
         return [self._message(line) for line in lines]
 
@@ -310,6 +330,9 @@ class _Line:
 class History:
     """OpenAI messages, read in order, as Harmony lines.
 
+    Pictures and files, which gpt-oss cannot read, are refused in the newest user message, where somebody asks about
+    them; in what came before and in tools' results a placeholder tells the model that they were there.
+
     :ivar instructions: the text of the system and developer messages that open the conversation; None without any.
     :ivar lines: everything after them.
     """
@@ -321,19 +344,22 @@ class History:
         self._recipients: dict[str, str] = {}
         self.lines: list[_Line] = []
         opening: list[str] = []
+        users = (i for i, m in enumerate(messages) if isinstance(m, Mapping) and m.get("role") == "user")
+        newest = max(users, default=-1)
         for i, message in enumerate(messages):
             where = f"messages[{i}]"
             if not isinstance(message, Mapping):
                 raise RequestError(f"{where} is not an object", where, "invalid_type")
             role = message.get("role")
             if role in ("system", "developer"):
-                text = _text(message.get("content"), f"{where}.content", optional=False)
+                text = content_text(message.get("content"), f"{where}.content")
                 if len(opening) == i:
                     opening.append(text)
                 else:
                     self.lines.append(_Line("developer", text=text))
             elif role == "user":
-                self.lines.append(_Line("user", text=_text(message.get("content"), f"{where}.content", optional=False)))
+                text = content_text(message.get("content"), f"{where}.content", media=i != newest)
+                self.lines.append(_Line("user", text=text))
             elif role == "assistant":
                 self._assistant(message, where)
             elif role in ("tool", "function"):
@@ -348,15 +374,14 @@ class History:
         self._drop_old_reasoning()
 
     def _assistant(self, message: Mapping[str, Any], where: str) -> None:
-        for field in ("reasoning_content", "reasoning"):
-            if isinstance(message.get(field), str) and message[field]:
-                self.lines.append(_Line("assistant", channel="analysis", text=_clean(message[field])))
-                break
+        reasoning, content = _reasoning(message)
+        if reasoning:
+            self.lines.append(_Line("assistant", channel="analysis", text=_clean(reasoning)))
         calls = message.get("tool_calls") or []
         if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
             raise RequestError(f"{where}.tool_calls is not a list", f"{where}.tool_calls", "invalid_type")
         legacy = message.get("function_call")
-        text = _text(message.get("content"), f"{where}.content", optional=True)
+        text = content_text(content, f"{where}.content", optional=True, media=True)
         if not text and isinstance(message.get("refusal"), str):
             text = _clean(message["refusal"])
         if text:
@@ -426,7 +451,7 @@ class History:
                     "invalid_value",
                 )
             author = self._recipients[call]
-        text = _text(message.get("content"), f"{where}.content", optional=True)
+        text = content_text(message.get("content"), f"{where}.content", optional=True, media=True, between="\n")
         self.lines.append(_Line("tool", name=author, channel="commentary", recipient="assistant", text=text))
 
     def _drop_old_reasoning(self) -> None:
@@ -547,8 +572,14 @@ def _response_section(response_format: Mapping[str, Any] | None) -> str:
     return _clean("\n".join(lines))
 
 
-def _text(content: Any, where: str, *, optional: bool) -> str:
-    """The text of a message's `content`: a string, or parts, whose texts are put together as they stand."""
+def content_text(content: Any, where: str, *, optional: bool = False, media: bool = False, between: str = "") -> str:
+    """The text of `content`: a string, or parts (of the chat or the Responses API).
+
+    :param optional: whether it may be None: no text.
+    :param media: whether a placeholder may stand for a part that is no text.
+    :param between: what is put between parts. What a person says is put together as it stands.
+    :raises RequestError: with `where` as the path of the field.
+    """
     if isinstance(content, str):
         return _clean(content)
     if content is None and optional:
@@ -562,16 +593,70 @@ def _text(content: Any, where: str, *, optional: bool) -> str:
             texts.append(part)
             continue
         kind = part.get("type") if isinstance(part, Mapping) else None
-        field = "refusal" if kind == "refusal" else "text"
-        if kind != "refusal" and kind not in TEXT_PARTS:
+        if not isinstance(kind, str) or (kind not in TEXT_PARTS and not media):
             raise RequestError(
                 f"{at}.type is {kind!r}: gpt-oss reads text parts only", f"{at}.type", "unsupported_content_part"
             )
+        if kind not in TEXT_PARTS:
+            texts.append(placeholder(part))
+            continue
+        field = TEXT_PARTS[kind]
         text = part.get(field)
         if not isinstance(text, str):
             raise RequestError(f"{at}.{field} is not a string", f"{at}.{field}", "invalid_type")
         texts.append(text)
-    return _clean("".join(texts))
+    return _clean(between.join(texts))
+
+
+def placeholder(part: Mapping[str, Any]) -> str:
+    """What the model is shown in the place of a content part that it cannot read, of any API."""
+    kind = part["type"]
+    inner = part.get(kind)
+    names = (value.get(key) for value in (part, inner) if isinstance(value, Mapping) for key in ("filename", "title"))
+    name = next((f" {name[:200]!r}" for name in names if isinstance(name, str) and name), "")
+    return f"[{MEDIA.get(kind, kind[:50])}{name} left out: this model reads text only]"
+
+
+def _reasoning(message: Mapping[str, Any]) -> tuple[str, Any]:
+    """The reasoning that an assistant message carries, wherever clients put it, and its content without it.
+
+    `reasoning_content` (DeepSeek's field), `reasoning` (OpenRouter's and vLLM's), `thinking` (Ollama's),
+    `reasoning_details` (OpenRouter's list) and `thinking` parts of the content (Mistral's, LiteLLM's).
+    """
+    content = message.get("content")
+    thoughts: list[str] = []
+    if isinstance(content, list | tuple):
+        thoughts = [_thought(part) for part in content if _is_thought(part)]
+        content = [part for part in content if not _is_thought(part)]
+    for field in ("reasoning_content", "reasoning", "thinking"):
+        if isinstance(message.get(field), str) and message[field]:
+            return message[field], content
+    details = message.get("reasoning_details")
+    if not thoughts and isinstance(details, list | tuple):
+        place: Any = None
+        for part in details:
+            thought = _thought(part)
+            # A stream's pieces of one text have its index.
+            if thoughts and place is not None and part.get("index") == place:
+                thoughts[-1] += thought
+            elif thought:
+                thoughts.append(thought)
+            place = part.get("index") if thought else place
+    return "\n".join(filter(None, thoughts)), content
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("thinking", "redacted_thinking", "reasoning")
+
+
+def _thought(part: Any) -> str:
+    """The text of a piece of reasoning; empty for what cannot be read (encrypted, or of another shape)."""
+    if not isinstance(part, Mapping):
+        return ""
+    for field in ("text", "thinking", "summary"):
+        if isinstance(part.get(field), str):
+            return str(part[field])
+    return "".join(_thought(inner) for inner in part["thinking"]) if isinstance(part.get("thinking"), list) else ""
 
 
 def _clean(text: str) -> str:

@@ -93,6 +93,7 @@ class HarmonyChatHandler:
     :param prompt: what the system message says; see `PromptOptions`.
     :param logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits
         processors that run after all others.
+    :param reasoning_content: send `reasoning_content` beside `reasoning`, for the clients that read only that.
     """
 
     def __init__(
@@ -102,12 +103,14 @@ class HarmonyChatHandler:
         *,
         prompt: PromptOptions | None = None,
         logits_processors: ProcessorFactory | None = None,
+        reasoning_content: bool = True,
     ) -> None:
         self.options = options or Options()
         self.defaults = defaults or Defaults()
         self._prompt_options = prompt
         self._prompts: Prompts | None = None
         self._logits_processors = logits_processors
+        self._reasoning_content = reasoning_content
         # Header texts come again with every request.
         self._header_ids = functools.lru_cache(maxsize=4096)(lambda text: tuple(self.prompts.encode(text)))
 
@@ -203,7 +206,7 @@ class HarmonyChatHandler:
                 cancelled=fields.get("cancelled"),
             )
 
-        completion = Completion(llama, model, request, generate)
+        completion = Completion(llama, model, request, generate, self._reasoning_content)
         return completion.chunks() if request.stream else completion.whole()
 
     def _ids(self, request: ChatRequest) -> list[int]:
@@ -218,7 +221,15 @@ class HarmonyChatHandler:
 class Completion:
     """One request's choices, one after the other, written down as OpenAI does."""
 
-    def __init__(self, llama: Any, model: Model, request: ChatRequest, generate: Callable[[int], Generation]) -> None:
+    def __init__(
+        self,
+        llama: Any,
+        model: Model,
+        request: ChatRequest,
+        generate: Callable[[int], Generation],
+        reasoning_content: bool,
+    ) -> None:
+        self._reasoning_content = reasoning_content
         self._llama = llama  # stays loaded while chunks are drawn
         self._engine = model.engine
         self._request = request
@@ -239,7 +250,7 @@ class Completion:
             for delta, entries in generation:
                 message.add(delta)
                 logprobs += entries
-            choice: dict[str, Any] = {"index": index, "message": message.to_openai()}
+            choice: dict[str, Any] = {"index": index, "message": self._named(message.to_openai())}
             choice["logprobs"] = self._logprobs(logprobs) if self._request.logprobs else None
             choice |= self._done(generation)
             choices.append(choice)
@@ -254,12 +265,20 @@ class Completion:
                     started = True
                     yield self._chunk(index, {"role": "assistant"})
                 logprobs = self._logprobs(entries) if entries else None
-                yield self._chunk(index, delta.to_openai(), logprobs=logprobs)
+                yield self._chunk(index, self._named(delta.to_openai()), logprobs=logprobs)
             if not started:
                 yield self._chunk(index, {"role": "assistant"})
             yield self._chunk(index, {}, **self._done(generation))
         if self._request.include_usage:
             yield {**self._chunk_head(), "choices": [], "usage": self._usage.to_openai()}
+
+    def _named(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """A message or delta with its reasoning under the names that clients read, those of vLLM and of DeepSeek."""
+        if "reasoning_content" in fields:
+            fields["reasoning"] = fields["reasoning_content"]
+            if not self._reasoning_content:
+                del fields["reasoning_content"]
+        return fields
 
     def _done(self, generation: Generation) -> dict[str, Any]:
         """How a choice ended: the finish reason, and vLLM's `stop_reason` where a stop string ended it."""

@@ -149,6 +149,7 @@ class Seen:
     def of_message(cls, choice: Any) -> Seen:
         message = choice.message
         calls = message.tool_calls or []
+        assert message.reasoning == message.reasoning_content
         return cls(
             getattr(message, "reasoning_content", None),
             message.content,
@@ -168,6 +169,7 @@ class Seen:
 
     def add(self, choice: Any) -> None:
         delta = choice.delta
+        assert getattr(delta, "reasoning", None) == getattr(delta, "reasoning_content", None)
         if getattr(delta, "reasoning_content", None) is not None:
             self.reasoning = (self.reasoning or "") + delta.reasoning_content
         if delta.content is not None:

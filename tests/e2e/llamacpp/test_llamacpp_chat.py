@@ -14,6 +14,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 USER = [{"role": "user", "content": "hi"}]
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
+
+
 def ask(script: str, **more: Any) -> dict[str, Any]:
     return {"model": "tiny", "messages": USER, "metadata": {"script": script}, **more}
 
@@ -127,6 +130,26 @@ def test_a_client_cannot_reach_the_handlers_own_arguments(http: httpx.Client) ->
     reply = http.post("/v1/chat/completions", json=ask("answer", **more))
     assert reply.status_code == 200
     assert reply.json()["choices"][0]["message"]["content"] == "2 + 2 = 4."
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def test_a_picture_in_a_result_or_in_history_stops_no_session(http: httpx.Client) -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, PICTURE]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "A screen:"}, PICTURE]},
+        {"role": "user", "content": "Well?"},
+    ]
+    fields = ask("answer", tools=[WEATHER]) | {"messages": turns}
+    for more in ({}, {"stream": True}):
+        assert http.post("/v1/chat/completions", json=fields | more).status_code == 200
+    tool_loop = fields | {"messages": [turns[-1], *turns[1:3]]}
+    assert http.post("/v1/chat/completions", json=tool_loop).status_code == 200
+    asked = http.post("/v1/chat/completions", json=fields | {"messages": [*turns, turns[0]]})
+    assert asked.status_code == 400
+    assert asked.json()["error"]["param"] == "messages[4].content[1].type"
 
 
 WRONG: list[tuple[str, dict[str, Any], str | None]] = [

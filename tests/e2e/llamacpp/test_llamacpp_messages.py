@@ -127,6 +127,27 @@ def test_tools_that_anthropic_hosts_are_left_out(claude: anthropic.Anthropic) ->
     assert counts[0] == counts[1]
 
 
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+PAPER = {"type": "document", "title": "a.pdf", "source": {"type": "base64", "media_type": "application/pdf"}}
+
+
+def test_a_picture_in_a_result_or_in_history_stops_no_session(claude: anthropic.Anthropic, http: httpx.Client) -> None:
+    """What Claude Code's `Read` gives for a picture, and for a PDF (a document beside the result)."""
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [PICTURE, {"type": "text", "text": "A cat."}]}
+    turns: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, PICTURE]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "get_weather", "input": {}}]},
+        {"role": "user", "content": [result, PAPER]},
+        {"role": "user", "content": "Well?"},
+    ]
+    fields = ask("answer", tools=[WEATHER]) | {"messages": turns}
+    assert claude.messages.create(**fields).stop_reason == "end_turn"
+    assert events(http, "/v1/messages", fields)[-1]["type"] == "message_stop"
+    assert claude.messages.create(**fields | {"messages": [turns[-1], *turns[1:3]]}).stop_reason == "end_turn"
+    with pytest.raises(anthropic.BadRequestError, match=r"messages\[4\]\.content\[1\]\.type"):
+        claude.messages.create(**fields | {"messages": [*turns, turns[0]]})
+
+
 def test_a_tool_can_be_required(claude: anthropic.Anthropic) -> None:
     for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
         reply = claude.messages.create(**ask("loop", tools=[WEATHER], tool_choice=choice))

@@ -170,6 +170,25 @@ def test_history_is_what_the_chat_route_would_see(client: openai.OpenAI, http: h
     assert response.usage.input_tokens == chat.usage.prompt_tokens
 
 
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"}
+
+
+def test_a_picture_in_a_result_or_in_history_stops_no_session(http: httpx.Client) -> None:
+    """What Codex's `view_image` gives."""
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Look."}, PICTURE]},
+        {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [PICTURE, {"type": "input_text", "text": "So."}]},
+        {"role": "user", "content": "Well?"},
+    ]
+    fields = ask("answer", tools=[WEATHER]) | {"input": items}
+    assert http.post("/v1/responses", json=fields).json()["status"] == "completed"
+    assert events(http, "/v1/responses", fields)[-1]["type"] == "response.completed"
+    asked = http.post("/v1/responses", json=fields | {"input": [*items, items[0]]})
+    assert asked.status_code == 400
+    assert asked.json()["error"]["param"] == "input[4].content[1].type"
+
+
 def test_stored_replies_can_be_read_and_deleted(client: openai.OpenAI) -> None:
     reply = client.responses.create(**ask("answer"))
     assert client.responses.retrieve(reply.id) == reply

@@ -47,7 +47,11 @@ def create_engine(
 
     def prepare(llama: Any, settings: Any) -> None:
         if settings.chat_format == "harmony":
-            handler = HarmonyChatHandler(defaults=settings.defaults(), logits_processors=logits_processors)
+            handler = HarmonyChatHandler(
+                defaults=settings.defaults(),
+                logits_processors=logits_processors,
+                reasoning_content=settings.harmony_reasoning_content,
+            )
             handler.prepare(llama)
             llama.chat_handler = handler
 

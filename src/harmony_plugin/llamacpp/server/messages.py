@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError
+from ...prompts import placeholder
 from .errors import from_validation
 
 __all__ = ["MessagesRequest", "Translation", "check", "to_chat"]
@@ -115,6 +116,7 @@ def to_chat(request: MessagesRequest) -> Json:
     messages: list[Json] = []
     if request.system:
         messages.append({"role": "system", "content": _text(request.system, "system")})
+    newest = max((i for i, message in enumerate(request.messages) if _says(message)), default=-1)
     for i, message in enumerate(request.messages):
         where = f"messages[{i}].content"
         if message.role == "assistant":
@@ -122,7 +124,7 @@ def to_chat(request: MessagesRequest) -> Json:
         elif message.role == "system":
             messages.append({"role": "system", "content": _text(message.content, where)})
         else:
-            messages += _user(message.content, where)
+            messages += _user(message.content, where, media=i != newest)
     chat: Json = {"model": request.model, "messages": messages}
     for name in ("temperature", "top_p", "top_k", "metadata", "stream"):
         if getattr(request, name) is not None:
@@ -181,6 +183,12 @@ def _tool(tool: Tool, where: str) -> Json | None:
     return {"type": "function", "function": function}
 
 
+def _says(message: Message) -> bool:
+    """Whether a user message is a person's: what stands beside tools' results comes from the agent, as they do."""
+    blocks = message.content if isinstance(message.content, list) else ()
+    return message.role == "user" and not any(block.get("type") == "tool_result" for block in blocks)
+
+
 def _assistant(content: str | Sequence[Json], where: str) -> Json:
     message: Json = {"role": "assistant", "content": None}
     if isinstance(content, str):
@@ -211,7 +219,8 @@ def _assistant(content: str | Sequence[Json], where: str) -> Json:
     return message
 
 
-def _user(content: str | Sequence[Json], where: str) -> list[Json]:
+def _user(content: str | Sequence[Json], where: str, *, media: bool) -> list[Json]:
+    """The chat messages that a user message's blocks are. `media`: see `_block_text`."""
     if isinstance(content, str):
         return [{"role": "user", "content": content}]
     messages: list[Json] = []
@@ -219,12 +228,12 @@ def _user(content: str | Sequence[Json], where: str) -> list[Json]:
         at = f"{where}[{i}]"
         kind = block.get("type")
         if kind == "tool_result":
-            text = _text(block.get("content") or "", f"{at}.content")
+            text = _text(block.get("content") or "", f"{at}.content", media=True)
             if block.get("is_error"):
                 text = f"Error: {text}" if text else "Error"
             messages.append({"role": "tool", "tool_call_id": _string(block, "tool_use_id", at), "content": text})
             continue
-        text = _block_text(block, at)
+        text = _block_text(block, at, media)
         if messages and messages[-1]["role"] == "user":
             messages[-1]["content"] += f"\n{text}"
         else:
@@ -232,7 +241,7 @@ def _user(content: str | Sequence[Json], where: str) -> list[Json]:
     return messages
 
 
-def _text(content: Any, where: str) -> str:
+def _text(content: Any, where: str, *, media: bool = False) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -241,19 +250,28 @@ def _text(content: Any, where: str) -> str:
     for i, block in enumerate(content):
         if not isinstance(block, Mapping):
             raise RequestError(f"{where}[{i}] is not an object.", f"{where}[{i}]", "invalid_type")
-        texts.append(_block_text(block, f"{where}[{i}]"))
+        texts.append(_block_text(block, f"{where}[{i}]", media))
     return "\n".join(texts)
 
 
-def _block_text(block: Mapping[str, Any], at: str) -> str:
+def _block_text(block: Mapping[str, Any], at: str, media: bool) -> str:
+    """A block's text. `media`: whether a placeholder may stand for one that is no text."""
     kind = block.get("type")
     if kind == "text":
         return _string(block, "text", at)
-    if kind == "document":
-        source = block.get("source")
-        if isinstance(source, Mapping) and source.get("type") == "text":
-            title = block.get("title")
-            return (f"{title}\n" if isinstance(title, str) else "") + _string(source, "data", f"{at}.source")
+    source, title = block.get("source"), block.get("title")
+    heading = f"{title}\n" if isinstance(title, str) else ""
+    if kind == "search_result":
+        return f"{heading}{source if isinstance(source, str) else ''}\n" + _text(block.get("content"), f"{at}.content")
+    if kind == "document" and isinstance(source, Mapping):
+        if source.get("type") == "text":
+            return heading + _string(source, "data", f"{at}.source")
+        if source.get("type") == "content":
+            return heading + _text(source.get("content"), f"{at}.source.content", media=media)
+    if kind == "tool_reference":
+        return _string(block, "tool_name", at)
+    if media and isinstance(kind, str):
+        return placeholder(block)
     raise RequestError(f"{at}.type is {kind!r}: gpt-oss reads text only.", f"{at}.type", "invalid_value")
 
 
@@ -298,8 +316,8 @@ class Translation:
             self.message["usage"] = _usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            if delta.get("reasoning_content") and not self._hide_thinking:
-                yield from self._text("thinking", delta["reasoning_content"])
+            if delta.get("reasoning") and not self._hide_thinking:
+                yield from self._text("thinking", delta["reasoning"])
             if delta.get("content"):
                 yield from self._text("text", delta["content"])
             for call in delta.get("tool_calls") or ():

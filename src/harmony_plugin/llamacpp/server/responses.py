@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError
+from ...prompts import content_text
 from .errors import from_validation
 
 __all__ = ["ResponsesRequest", "Store", "Translation", "check", "chunk_of", "to_chat"]
@@ -212,17 +213,22 @@ def _add_input(messages: list[Json], given: str | Sequence[Json]) -> None:
         messages.append({"role": "user", "content": given})
         return
     start = len(messages)
+    users = (
+        i for i, item in enumerate(given) if item.get("type", "message") == "message" and item.get("role") == "user"
+    )
+    newest = max(users, default=-1)
     for i, item in enumerate(given):
         where = f"input[{i}]"
         kind = item.get("type", "message")
         if kind == "message":
             role = item.get("role")
             if role == "assistant":
-                said = _text(item.get("content"), f"{where}.content")
+                said = content_text(item.get("content"), f"{where}.content", media=True)
                 message = _assistant(messages, start, ("content", "tool_calls"))
                 message["content"] = said
             elif role in ("user", "system", "developer"):
-                messages.append({"role": role, "content": _text(item.get("content"), f"{where}.content")})
+                text = content_text(item.get("content"), f"{where}.content", media=role == "user" and i != newest)
+                messages.append({"role": role, "content": text})
             else:
                 raise RequestError(f"{where}.role is {role!r}.", f"{where}.role", "invalid_value")
         elif kind == "reasoning":
@@ -242,7 +248,7 @@ def _add_input(messages: list[Json], given: str | Sequence[Json]) -> None:
                 {"id": call, "type": "function", "function": {"name": name, "arguments": arguments}}
             )
         elif kind in ("function_call_output", "custom_tool_call_output"):
-            result = _text(item.get("output"), f"{where}.output")
+            result = content_text(item.get("output"), f"{where}.output", media=True, between="\n")
             messages.append({"role": "tool", "tool_call_id": _string(item, "call_id", where), "content": result})
         else:
             raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
@@ -265,23 +271,6 @@ def _string(item: Mapping[str, Any], name: str, where: str) -> str:
         code = "invalid_type" if name in item else "missing_required_parameter"
         raise RequestError(f"{where}.{name} is not a string.", f"{where}.{name}", code)
     return value
-
-
-def _text(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise RequestError(f"{where} is neither a string nor a list of parts.", where, "invalid_type")
-    texts = []
-    for i, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        name = "refusal" if kind == "refusal" else "text"
-        if kind not in ("input_text", "output_text", "text", "refusal"):
-            raise RequestError(
-                f"{where}[{i}].type is {kind!r}: gpt-oss reads text only.", f"{where}[{i}].type", "invalid_value"
-            )
-        texts.append(_string(part, name, f"{where}[{i}]"))
-    return "".join(texts)
 
 
 def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
@@ -346,7 +335,7 @@ def chunk_of(completion: Mapping[str, Any]) -> Json:
     """A whole chat completion as one chunk."""
     choice = completion["choices"][0]
     message = choice["message"]
-    delta = {name: message[name] for name in ("role", "reasoning_content", "content") if message.get(name) is not None}
+    delta = {name: message[name] for name in ("role", "reasoning", "content") if message.get(name) is not None}
     if message.get("tool_calls"):
         delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message["tool_calls"])]
     return {
@@ -393,8 +382,8 @@ class Translation:
             self._usage = _usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            if delta.get("reasoning_content"):
-                yield from self._text("reasoning", delta["reasoning_content"])
+            if delta.get("reasoning"):
+                yield from self._text("reasoning", delta["reasoning"])
             if delta.get("content"):
                 logprobs = (choice.get("logprobs") or {}).get("content") or []
                 yield from self._text("message", delta["content"], logprobs)

@@ -67,6 +67,10 @@ class ModelSettings(stock.ModelSettings):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0, description="min_p of requests that give none.")
     repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
 
+    harmony_reasoning_content: bool = Field(
+        default=True, description="Whether chat replies hold reasoning_content beside reasoning."
+    )
+
     def defaults(self) -> Defaults:
         """What the chat handler gives to requests that do not say.
 
