@@ -178,6 +178,8 @@ class HarmonyChatHandler:
         allowed = None
         if fields.get("grammar") is None and Allowed.needed(request):
             allowed = Allowed(request, model.grammars, model.dialect.ids, self._header_ids, options)
+            for what in allowed.unenforced:
+                log.info("request had an issue: unenforced_schema: %.200s", what)
         elif Allowed.wanted(request):
             raise RequestError(
                 "grammar holds the whole output, markers included: it goes with neither response_format nor strict or "
