@@ -392,10 +392,15 @@ class History:
             at = f"{where}.tool_calls[{j}]"
             if not isinstance(call, Mapping):
                 raise RequestError(f"{at} is not an object", at, "invalid_type")
-            function = call.get("function")
+            kind = "custom" if call.get("type") == "custom" else "function"
+            function = call.get(kind)
             if not isinstance(function, Mapping):
-                raise RequestError(f"{at}.function is missing", f"{at}.function", "missing_required_parameter")
-            recipient = self._call(function, f"{at}.function")
+                raise RequestError(f"{at}.{kind} is missing", f"{at}.{kind}", "missing_required_parameter")
+            if kind == "custom":
+                if not isinstance(function.get("input"), str):
+                    raise RequestError(f"{at}.custom.input is not a string", f"{at}.custom.input", "invalid_type")
+                function = {"name": function.get("name"), "arguments": custom_arguments(function["input"])}
+            recipient = self._call(function, f"{at}.{kind}")
             if isinstance(call.get("id"), str):
                 self._recipients[call["id"]] = recipient
         if legacy is not None:
@@ -465,33 +470,67 @@ class History:
 
 
 def tool_name(tool: Mapping[str, Any], where: str) -> str:
-    """The name of an OpenAI function tool, in chat or responses shape.
+    """The name of an OpenAI function or custom tool, in chat or responses shape.
 
     :raises RequestError: for anything else, with `where` as the path of the field.
     """
     if not isinstance(tool, Mapping):
         raise RequestError(f"{where} is not an object", where, "invalid_type")
-    if tool.get("type", "function") != "function":
+    kind = tool.get("type", "function")
+    if kind not in ("function", "custom"):
         raise RequestError(
-            f"{where}.type is {tool.get('type')!r}; only function tools can be served", f"{where}.type", "invalid_value"
+            f"{where}.type is {kind!r}; only function and custom tools can be served", f"{where}.type", "invalid_value"
         )
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, Mapping) else None
+    inner = tool.get(kind, tool)
+    name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(name, str) or not name.strip():
-        raise RequestError(f"{where}.function.name is missing", f"{where}.function.name", "missing_required_parameter")
+        raise RequestError(f"{where}.{kind}.name is missing", f"{where}.{kind}.name", "missing_required_parameter")
     return _clean(name)
+
+
+def tool_function(tool: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """What the model is offered for a tool: a custom tool, which takes free text, is a function with one string.
+
+    :raises RequestError: for anything that is neither, with `where` as the path of the field.
+    """
+    name = tool_name(tool, where)
+    if tool.get("type") != "custom":
+        return tool.get("function", tool)  # type: ignore[no-any-return]
+    custom = tool.get("custom", tool)
+    text: dict[str, Any] = {"type": "string"}
+    form = custom.get("format")
+    if form is not None and not isinstance(form, Mapping):
+        raise RequestError(f"{where}.custom.format is not an object", f"{where}.custom.format", "invalid_type")
+    grammar = form.get("grammar", form) if form is not None and form.get("type") == "grammar" else None
+    if isinstance(grammar, Mapping) and isinstance(grammar.get("definition"), str):
+        text["description"] = f"Follows this {grammar.get('syntax', 'lark')} grammar:\n{grammar['definition']}"
+    parameters = {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
+    return {"name": name, "description": custom.get("description"), "parameters": parameters}
+
+
+def custom_arguments(text: str) -> str:
+    """The arguments that stand for a custom tool's `input`."""
+    return json.dumps({"input": text}, ensure_ascii=False)
+
+
+def custom_input(arguments: str) -> str:
+    """The `input` of a custom tool's call; what is not the object asked for is passed on as it stands."""
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return value["input"] if isinstance(value, dict) and isinstance(value.get("input"), str) else arguments
 
 
 def _described(tool: Mapping[str, Any], where: str) -> str:
     """A tool as JSON text with name, description and parameters; parameters too deep for any reader become `{}`."""
-    name = tool_name(tool, where)
-    function = tool.get("function", tool)
+    function = tool_function(tool, where)
     description = function.get("description")
     parameters = function.get("parameters")
     if parameters is not None and (not isinstance(parameters, Mapping) or _depth(parameters) > MAX_SCHEMA_DEPTH):
         parameters = {}
     value = {
-        "name": name,
+        "name": tool_name(tool, where),
         "description": description if isinstance(description, str) else "",
         "parameters": parameters and Inlined(parameters).schema,
     }

@@ -13,13 +13,13 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 from .. import Delta, Dialect, Options, Reply, Stream, ToolCall
 from ..errors import RequestError
-from ..prompts import PromptOptions, Prompts
+from ..prompts import PromptOptions, Prompts, custom_input
 from ..vocabulary import Vocabulary, vocabulary_of
 from ._compat import Engine, Processor, stock_defaults
 from .constraints import Allowed, Constraint, Grammars
@@ -208,7 +208,7 @@ class HarmonyChatHandler:
                 cancelled=fields.get("cancelled"),
             )
 
-        completion = Completion(llama, model, request, generate, self._reasoning_content)
+        completion = Completion(llama, model, request, generate, reasoning_content=self._reasoning_content)
         return completion.chunks() if request.stream else completion.whole()
 
     def _ids(self, request: ChatRequest) -> list[int]:
@@ -229,9 +229,11 @@ class Completion:
         model: Model,
         request: ChatRequest,
         generate: Callable[[int], Generation],
+        *,
         reasoning_content: bool,
     ) -> None:
         self._reasoning_content = reasoning_content
+        self._custom = frozenset(tool.name for tool in request.tools if tool.custom)
         self._llama = llama  # stays loaded while chunks are drawn
         self._engine = model.engine
         self._request = request
@@ -252,7 +254,10 @@ class Completion:
             for delta, entries in generation:
                 message.add(delta)
                 logprobs += entries
-            choice: dict[str, Any] = {"index": index, "message": self._named(message.to_openai())}
+            fields = self._named(message.to_openai())
+            if self._custom and "tool_calls" in fields:
+                fields["tool_calls"] = CustomCalls(self._custom).whole(fields["tool_calls"])
+            choice: dict[str, Any] = {"index": index, "message": fields}
             choice["logprobs"] = self._logprobs(logprobs) if self._request.logprobs else None
             choice |= self._done(generation)
             choices.append(choice)
@@ -262,14 +267,19 @@ class Completion:
         for index in range(self._request.choices):
             generation = self._generate(index)
             started = False
+            custom = CustomCalls(self._custom) if self._custom else None
             for delta, entries in generation:
                 if not started:
                     started = True
                     yield self._chunk(index, {"role": "assistant"})
                 logprobs = self._logprobs(entries) if entries else None
-                yield self._chunk(index, self._named(delta.to_openai()), logprobs=logprobs)
+                fields = self._named(delta.to_openai())
+                if custom is None or custom.feed(fields) or logprobs:
+                    yield self._chunk(index, fields, logprobs=logprobs)
             if not started:
                 yield self._chunk(index, {"role": "assistant"})
+            if custom is not None and (rest := custom.rest()):
+                yield self._chunk(index, {"tool_calls": rest})
             yield self._chunk(index, {}, **self._done(generation))
         if self._request.include_usage:
             yield {**self._chunk_head(), "choices": [], "usage": self._usage.to_openai()}
@@ -323,6 +333,57 @@ class Completion:
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
         piece = self._engine.piece(token)
         return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+
+
+class CustomCalls:
+    """Calls of custom tools as OpenAI writes them. The model writes JSON around their text, so a stream has it once the
+    call is complete.
+
+    :param names: the custom tools'.
+    """
+
+    def __init__(self, names: Container[str]) -> None:
+        self._names = names
+        self._open: int | None = None
+        self._written: list[str] = []
+
+    def whole(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A message's calls."""
+        return [self._custom(call) if call["function"]["name"] in self._names else call for call in calls]
+
+    @staticmethod
+    def _custom(call: dict[str, Any]) -> dict[str, Any]:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        return {"id": call["id"], "type": "custom", "custom": {"name": name, "input": custom_input(arguments)}}
+
+    def feed(self, delta: dict[str, Any]) -> bool:
+        """Rewrite a delta's calls; False if nothing of it is left."""
+        calls: list[dict[str, Any]] = []
+        for call in delta.pop("tool_calls", ()):
+            if "id" in call:
+                calls += self.rest()
+                if call["function"]["name"] in self._names:
+                    self._open = call["index"]
+                    self._written.append(call["function"]["arguments"])
+                    head = {"name": call["function"]["name"], "input": ""}
+                    call = {"index": call["index"], "id": call["id"], "type": "custom", "custom": head}
+                calls.append(call)
+            elif call["index"] == self._open:
+                self._written.append(call["function"]["arguments"])
+            else:
+                calls.append(call)
+        if calls:
+            delta["tool_calls"] = calls
+        return bool(delta)
+
+    def rest(self) -> list[dict[str, Any]]:
+        """The text of the call that is complete now."""
+        if self._open is None:
+            return []
+        call = {"index": self._open, "custom": {"input": custom_input("".join(self._written))}}
+        self._open = None
+        self._written.clear()
+        return [call]
 
 
 class Usage:
