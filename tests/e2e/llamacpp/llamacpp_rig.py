@@ -98,6 +98,12 @@ SCRIPTS: list[dict[str, Any]] = [
     },
     {"id": "not-json", "raw": call("get_weather", "Paris, please")},
     {"id": "patch", "raw": call("apply_patch", '{"input":"*** Begin Patch"}')},
+    {"id": "namespace", "raw": call("mcp__w__get", '{"city":"Paris"}')},
+    {"id": "local-shell", "raw": call("local_shell", '{"command":["ls","-l"]}')},
+    {"id": "shell", "raw": call("shell", '{"commands":["ls"],"timeout_ms":1000}')},
+    {"id": "operation", "raw": call("apply_patch", '{"type":"update_file","path":"a.py","diff":"+x"}')},
+    {"id": "bash", "raw": call("bash", '{"command":"ls"}')},
+    {"id": "editor", "raw": call("str_replace_based_edit_tool", '{"command":"view","path":"/a"}')},
     {"id": "numbers", "raw": answer("one two three four five six seven")},
 ]
 

@@ -110,6 +110,11 @@ class ServerSettings(stock.ServerSettings):
     stored_responses: int = Field(
         default=256, ge=0, description="Replies of /v1/responses kept in memory for previous_response_id; 0: none."
     )
+    reasoning_key: Optional[str] = Field(
+        default=None,
+        description="Secret that seals the reasoning which clients of /v1/responses keep (encrypted_content); none: a "
+        "new one at each start.",
+    )
     max_body_mb: int = Field(default=32, ge=1, description="Size of a request body, in MB, past which it is refused.")
 
 
