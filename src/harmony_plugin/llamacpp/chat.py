@@ -24,7 +24,7 @@ from ..vocabulary import Vocabulary, vocabulary_of
 from ._compat import Engine, Processor, stock_defaults
 from .constraints import Allowed, Constraint, Grammars
 from .generation import Generation, Opening, TokenLogprob
-from .request import ChatRequest
+from .request import ChatRequest, ContextOverflow
 from .settings import Defaults
 
 __all__ = ["HarmonyChatHandler", "ProcessorFactory"]
@@ -159,12 +159,7 @@ class HarmonyChatHandler:
         request = ChatRequest.read(fields, self.defaults)
         prompt = self._ids(request)
         if len(prompt) >= model.engine.context_size:
-            raise RequestError(
-                f"This model's maximum context length is {model.engine.context_size} tokens, and the messages (with "
-                f"tools) are {len(prompt)}: shorten them, or load the model with a larger n_ctx",
-                "messages",
-                "context_length_exceeded",
-            )
+            raise ContextOverflow(len(prompt), model.engine.context_size)
         for token in request.logit_bias:
             if not 0 <= token < model.engine.vocabulary_size:
                 raise RequestError(f"logit_bias: the model has no token {token}", "logit_bias", "invalid_value")

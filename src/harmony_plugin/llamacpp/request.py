@@ -15,10 +15,28 @@ from ..errors import RequestError
 from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_function, tool_name
 from .settings import Defaults
 
-__all__ = ["ChatRequest", "Tool"]
+__all__ = ["ChatRequest", "ContextOverflow", "Tool"]
 
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
+
+
+class ContextOverflow(RequestError):
+    """The prompt leaves no room in the context.
+
+    :ivar tokens: the prompt's.
+    :ivar most: the context's.
+    """
+
+    def __init__(self, tokens: int, most: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {most} tokens, and the messages (with tools) are {tokens}: "
+            "shorten them, or load the model with a larger n_ctx",
+            "messages",
+            "context_length_exceeded",
+        )
+        self.tokens = tokens
+        self.most = most
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ events on the way out.
 Pure translation: no HTTP, no engine, no Harmony. A whole reply is one chunk through the same `Translation` that
 streams. Source: Anthropic's API reference and the types of its Python client, against which the tests check every
 block and event. gpt-oss always reasons: its reasoning is returned as thinking blocks unless the request says
-`thinking: disabled`, and what the client sends back of it is shown to the model again. Tools that Anthropic hosts are
-not offered to the model.
+`thinking: disabled`, and what the client sends back of it is shown to the model again. `tools` knows the tools that the
+API defines by type.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError
 from ...prompts import placeholder
-from .errors import from_validation
+from .errors import ThreadsUnsupported, from_validation
+from .tools import anthropic_function
 
 __all__ = ["MessagesRequest", "Translation", "check", "to_chat"]
 
@@ -27,6 +28,8 @@ Json: TypeAlias = "dict[str, Any]"
 
 SIGNATURE = "unsigned"
 """Clients want a signature on thinking blocks and send it back; there is nothing here to protect with one."""
+
+BILLING = "x-anthropic-billing-header:"
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -55,7 +58,7 @@ class OutputConfig(BaseModel):
 class Tool(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
-    name: str = Field(min_length=1)
+    name: str | None = None
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -89,6 +92,7 @@ class MessagesRequest(BaseModel):
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     metadata: dict[str, Any] | None = None
+    mcp_servers: list[dict[str, Any]] | None = None
 
 
 def check(body: Any, *, counting: bool = False) -> MessagesRequest:
@@ -99,10 +103,22 @@ def check(body: Any, *, counting: bool = False) -> MessagesRequest:
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
+    if body.get("thread") is not None:
+        # Before all else: what goes on from a thread has no messages of its own. The client then sends them all.
+        raise ThreadsUnsupported
+    if body.get("grammar") is not None:
+        raise RequestError("grammar is not supported: use output_config.format.", "grammar", "unsupported_parameter")
     try:
         request = MessagesRequest.model_validate(body)
     except ValidationError as error:
         raise from_validation(error) from error
+    for i, server in enumerate(request.mcp_servers or ()):
+        raise RequestError(
+            f"mcp_servers[{i}]: this server would have to call {server.get('name')!r}, and calls none: connect to it "
+            "in your program, and offer its tools.",
+            "mcp_servers",
+            "unsupported_parameter",
+        )
     if request.max_tokens is None and not counting:
         raise RequestError("max_tokens: Field required", "max_tokens", "missing_required_parameter")
     return request
@@ -114,8 +130,9 @@ def to_chat(request: MessagesRequest) -> Json:
     :raises RequestError: for a block or tool that cannot be translated.
     """
     messages: list[Json] = []
-    if request.system:
-        messages.append({"role": "system", "content": _text(request.system, "system")})
+    system = _without_billing(_text(request.system, "system")) if request.system else ""
+    if system:
+        messages.append({"role": "system", "content": system})
     newest = max((i for i, message in enumerate(request.messages) if _says(message)), default=-1)
     for i, message in enumerate(request.messages):
         where = f"messages[{i}].content"
@@ -134,8 +151,8 @@ def to_chat(request: MessagesRequest) -> Json:
     if request.stop_sequences:
         chat["stop"] = request.stop_sequences
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
-    if any(tools):
-        chat["tools"] = [tool for tool in tools if tool is not None]
+    if tools:
+        chat["tools"] = tools
     choice = request.tool_choice
     if choice is not None:
         if choice.type == "tool":
@@ -160,6 +177,9 @@ def to_chat(request: MessagesRequest) -> Json:
             raise RequestError(
                 f"output_config.format.type is {shape.get('type')!r}.", "output_config.format.type", "invalid_value"
             )
+        if not isinstance(shape.get("schema"), dict):
+            where = "output_config.format.schema"
+            raise RequestError(f"{where}: Field required", where, "missing_required_parameter")
         chat["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "response", "schema": shape.get("schema"), "strict": True},
@@ -167,14 +187,21 @@ def to_chat(request: MessagesRequest) -> Json:
     return chat
 
 
-def _tool(tool: Tool, where: str) -> Json | None:
-    """A chat tool; None for tools that Anthropic would run itself or defines by name."""
+def _without_billing(system: str) -> str:
+    """Claude Code's first block names its release and a hash, another one in each session: nothing for the model, and
+    with it no prompt begins as one that was evaluated before."""
+    first, _, rest = system.partition("\n")
+    return rest.lstrip("\n") if first.startswith(BILLING) else system
+
+
+def _tool(tool: Tool, where: str) -> Json:
+    """A chat tool."""
     if tool.type not in (None, "custom", "function"):
-        return None
-    if tool.input_schema is None:
-        raise RequestError(
-            f"{where}.input_schema: Field required", f"{where}.input_schema", "missing_required_parameter"
-        )
+        kind = str(tool.type)
+        return {"type": "function", "function": anthropic_function(kind, tool.name or kind, where)}
+    for field in ("name", "input_schema"):
+        if not getattr(tool, field) and getattr(tool, field) != {}:
+            raise RequestError(f"{where}.{field}: Field required", f"{where}.{field}", "missing_required_parameter")
     function: Json = {"name": tool.name, "parameters": tool.input_schema}
     if tool.description is not None:
         function["description"] = tool.description
@@ -355,7 +382,7 @@ class Translation:
 
     def _text(self, kind: str, text: str) -> Iterator[Json]:
         if self._open != (kind, None):
-            block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {"citations": None})
+            block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
             yield from self._begin((kind, None), block)
         self._written.append(text)
         yield {
