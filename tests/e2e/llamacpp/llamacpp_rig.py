@@ -104,6 +104,26 @@ SCRIPTS: list[dict[str, Any]] = [
     {"id": "operation", "raw": call("apply_patch", '{"type":"update_file","path":"a.py","diff":"+x"}')},
     {"id": "bash", "raw": call("bash", '{"command":"ls"}')},
     {"id": "editor", "raw": call("str_replace_based_edit_tool", '{"command":"view","path":"/a"}')},
+    {
+        "id": "namespace-loop",
+        "replies": [
+            {
+                "raw": "<|channel|>analysis<|message|>Need weather.<|end|><|start|>assistant"
+                + call("mcp__w__get", '{"city":"Paris"}')
+            },
+            {"raw": answer("It is 21 C.")},
+        ],
+    },
+    {
+        "id": "bash-loop",
+        "replies": [
+            {
+                "raw": "<|channel|>analysis<|message|>Run it.<|end|><|start|>assistant"
+                + call("Bash", '{"command":"echo hi"}')
+            },
+            {"raw": answer("Said hi.")},
+        ],
+    },
     {"id": "numbers", "raw": answer("one two three four five six seven")},
 ]
 

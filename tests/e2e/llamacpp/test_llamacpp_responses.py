@@ -398,11 +398,11 @@ def test_tools_that_openai_runs_are_refused_by_name(http: httpx.Client, tool: An
     assert tool.get("server_label", "") in error["message"]
 
 
-def test_codexs_cached_search_is_left_out(client: openai.OpenAI) -> None:
+@pytest.mark.parametrize("live", [False, True])
+def test_codexs_search_is_left_out(client: openai.OpenAI, live: bool) -> None:
     """It comes with each of Codex's requests."""
-    reply = client.responses.create(
-        **ask("answer", tools=[{"type": "web_search", "external_web_access": False}, WEATHER])
-    )
+    search = {"type": "web_search", "external_web_access": live}
+    reply = client.responses.create(**ask("answer", tools=[search, WEATHER]))
     assert [tool.type for tool in reply.tools] == ["function"]
 
 

@@ -186,8 +186,8 @@ class Toolbox:
         kind = tool.get("type")
         if not isinstance(kind, str):
             raise RequestError(f"{where}.type is not a string.", f"{where}.type", "invalid_type")
-        if kind == "web_search" and tool.get("external_web_access") is False:
-            # Codex sends this one with every request, unasked: refusing it would refuse Codex.
+        if kind == "web_search" and "external_web_access" in tool:
+            # Codex sends it so with every request, unasked: to refuse it would be to refuse Codex.
             log.warning("%s: web_search, which this server does not run, was left out", where)
             return
         self.echo.append({"parameters": None, "strict": None, **tool} if kind == "function" else dict(tool))
