@@ -1,7 +1,7 @@
 """Requests as clients sent them (client_requests.jsonl), against the server.
 
-Each line is a tool loop of two requests, recorded between a client and this server, long texts cut. `<1.call_id>` stands
-for that field of the second item (block, call) of the first reply, which was another one then.
+Each line is a tool loop of two requests, recorded between a client and this server, long texts cut. `<1.call_id>` is
+that field of the second item (block, call) of the first reply, which was another one then.
 """
 
 from __future__ import annotations
