@@ -29,8 +29,8 @@ _PARTIAL = (
 )
 _SPELLED = "marker strings spelled by ordinary tokens: SPEC 2, text alone cannot tell them apart; ids can"
 _BUILTIN = (
-    "a built-in that nobody declared, where the request offers other tools: the suite wants an empty turn; SPEC 4 gives "
-    "the call, so that the agent answers that there is no such tool and the model goes on"
+    "a built-in that nobody declared, where the request offers other tools: the suite wants an empty turn; SPEC 4 "
+    "gives the call, so that the agent answers that there is no such tool and the model goes on"
 )
 #: Ours: fixture and why docs/spec.md decides otherwise.
 EXPLAINED = {

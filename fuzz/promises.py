@@ -160,8 +160,11 @@ def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysi
         words = ink([run.text])
         if run.place == "header" and not _too_long(run, number == 0):
             may += words
-            for word in ink([_last_clause(run)]):
-                if in_fields[word] and not any(word in other.text for other in found if other is not run):
+            last = ink([_last_clause(run)])
+            for word in last:
+                if in_fields[word] > words[word] - last[word] and not any(
+                    word in other.text for other in found if other is not run
+                ):
                     raise Broken(f"no leak: header word {word} is in a field")
         elif run.place == "header":
             # Longer than a header may be: some of it is text, some of it may have been read as a header.

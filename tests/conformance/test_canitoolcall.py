@@ -30,8 +30,8 @@ _PARTIAL = (
     "SPEC 5: output that ends inside a body is that body; a cut call is a call with partial arguments, and length"
 )
 _BUILTIN = (
-    "SPEC 4: a built-in that nobody declared is a call where the request offers tools: the agent answers that there is no "
-    "such tool, and the model goes on; the suite wants the empty turn that ends it"
+    "SPEC 4: a built-in that nobody declared is a call where the request offers tools: the agent answers that there is "
+    "no such tool, and the model goes on; the suite wants the empty turn that ends it"
 )
 BY_IDS = {
     "gpt-oss/harmony-truncated-in-arguments": _PARTIAL,
