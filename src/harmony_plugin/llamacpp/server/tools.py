@@ -195,7 +195,7 @@ class Toolbox:
             self._add_namespace(tool, where)
         elif kind in ("function", "custom"):
             self._offer(tool, where, None)
-        elif kind in TYPED and (tool.get("environment") or {"type": "local"}).get("type") == "local":
+        elif kind in TYPED and _is_local(tool.get("environment")):
             typed, name = TYPED[kind], self._free(kind)
             function = {"name": name, "description": typed.description, "parameters": typed.parameters}
             self._keep(Tool(kind, name, kind), {"type": "function", "function": function})
@@ -243,6 +243,11 @@ class Toolbox:
         while name in self._plain or name in self._by_offered:
             name += "_"
         return name
+
+
+def _is_local(environment: Any) -> bool:
+    """Whether a shell is the client's own, rather than a container of OpenAI's."""
+    return environment is None or (isinstance(environment, Mapping) and environment.get("type") == "local")
 
 
 def _joined(namespace: str, name: str) -> str:
