@@ -167,7 +167,7 @@ class Toolbox:
         self._by_offered: dict[str, Tool] = {}
         self._by_name: dict[tuple[str | None, str], Tool] = {}
         # A name in a namespace gives way to one outside.
-        self._plain = {tool.get("name") for tool in tools or () if tool.get("type") != "namespace"}
+        self._plain = [tool.get("name") for tool in tools or () if tool.get("type") != "namespace"]
         for i, tool in enumerate(tools or ()):
             self._add(tool, f"tools[{i}]")
 
@@ -188,7 +188,7 @@ class Toolbox:
             raise RequestError(f"{where}.type is not a string.", f"{where}.type", "invalid_type")
         if kind == "web_search" and "external_web_access" in tool:
             # Codex sends it so with every request, unasked: to refuse it would be to refuse Codex.
-            log.warning("%s: web_search, which this server does not run, was left out", where)
+            log.info("%s: web_search, which this server does not run, was left out", where)
             return
         self.echo.append({"parameters": None, "strict": None, **tool} if kind == "function" else dict(tool))
         if kind == "namespace":
