@@ -60,8 +60,8 @@ def register() -> None:
     if _named_on_command_line() and multiprocessing.parent_process() is None:
         if os.environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() not in ("", "0"):
             _say_once(
-                "harmony-plugin: VLLM_USE_RUST_FRONTEND is set, and that front end knows no Python parsers: it splits no "
-                "reply by the plugin, and may refuse the parser 'harmony'. Serve with VLLM_USE_RUST_FRONTEND=0, or "
+                "harmony-plugin: VLLM_USE_RUST_FRONTEND is set, and that front end knows no Python parsers: it splits "
+                "no reply by the plugin, and may refuse the parser 'harmony'. Serve with VLLM_USE_RUST_FRONTEND=0, or "
                 "without --reasoning-parser harmony and --tool-call-parser harmony."
             )
         from . import seams, settings
