@@ -9,7 +9,8 @@ cuts the reply by the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from .splitting import Plan, Splitter, Stop
@@ -37,26 +38,32 @@ def on_detokenizers(original: Any, tokens_of: Callable[[Any], Tokens]) -> Any:
         if plan is not None:
             detokenizer.stop = []
             detokenizer.stop_buffer_length = 0
-            _watch(detokenizer, Splitter(request.prompt_token_ids, plan, tokens.vocabulary))
+            detokenizer.splitter = Splitter(request.prompt_token_ids, plan, tokens.vocabulary)
+            made_by: Hashable = type(detokenizer)
+            detokenizer.__class__ = _watching(made_by)
         return detokenizer
 
     return classmethod(from_new_request)
 
 
-def _watch(detokenizer: Any, splitter: Splitter) -> None:
-    """Have ``detokenizer.update`` say which stop string was met in what the client sees."""
-    detokenize = detokenizer.update
+@functools.cache
+def _watching(detokenizer: Any) -> Any:
+    """A class of vLLM's detokenizers whose ``update`` says which stop string was met in what the client sees."""
 
-    def update(new_token_ids: list[int], stop_terminated: bool) -> str | None:
-        new, before = list(new_token_ids), splitter.count
-        detokenize(new_token_ids, stop_terminated)
-        splitter.feed_events(new)
-        if stop_terminated:
-            splitter.finish_events()
-        surplus = before + len(new) - splitter.count
-        if splitter.matched is not None and surplus > 0:
-            # Tokens of the same step behind the one that completed it: vLLM gives out what the detokenizer has.
-            del detokenizer.token_ids[-surplus:]
-        return splitter.matched
+    class Watching(detokenizer):  # type: ignore[misc]
+        splitter: Splitter
 
-    detokenizer.update = update
+        def update(self, new_token_ids: list[int], stop_terminated: bool) -> str | None:
+            splitter, new = self.splitter, list(new_token_ids)
+            before = splitter.count
+            super().update(new_token_ids, stop_terminated)
+            splitter.feed_events(new)
+            if stop_terminated:
+                splitter.finish_events()
+            surplus = before + len(new) - splitter.count
+            if splitter.matched is not None and surplus > 0:
+                # Tokens of this step behind the one that completed it: vLLM gives out what the detokenizer has.
+                del self.token_ids[-surplus:]
+            return splitter.matched
+
+    return Watching
