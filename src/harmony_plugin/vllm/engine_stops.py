@@ -10,7 +10,7 @@ cuts the reply by the same rule.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 from .splitting import Plan, Splitter, Stop
@@ -39,8 +39,8 @@ def on_detokenizers(original: Any, tokens_of: Callable[[Any], Tokens]) -> Any:
             detokenizer.stop = []
             detokenizer.stop_buffer_length = 0
             detokenizer.splitter = Splitter(request.prompt_token_ids, plan, tokens.vocabulary)
-            made_by: Hashable = type(detokenizer)
-            detokenizer.__class__ = _watching(made_by)
+            kind: Any = type(detokenizer)
+            detokenizer.__class__ = _watching(kind)
         return detokenizer
 
     return classmethod(from_new_request)
