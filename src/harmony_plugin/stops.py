@@ -69,7 +69,7 @@ class StopStrings:
                     out.append(event)
                     self._over = True
             elif isinstance(event, Text):
-                if event.field in self._shown:
+                if event.field in self._shown and self._root.next:
                     self._text(event, armed, out)
                 else:
                     out.append(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -275,6 +277,56 @@ def test_the_rust_front_end_is_told_of_first(value: str, says: bool) -> None:
     assert run(code, "serve", "m", VLLM_USE_RUST_FRONTEND="1").stderr.count("harmony-plugin") == 0, "not named"
 
 
+# What the wrappers around the serving layer count on.
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [
+        ("chat_completion_full_generator", ["self", "request", "result_generator"]),
+        ("chat_completion_stream_generator", ["self", "request", "result_generator"]),
+        (
+            "chat_completion_full_generator_batch",
+            ["self", "request", "generators", "request_id", "model_name", "all_conversations", "tokenizer"],
+        ),
+        ("derender_chat_response", ["self", "request"]),
+        ("messages_full_converter", ["self", "generator"]),
+        ("message_stream_converter", ["self", "generator"]),
+        ("append_output", ["self", "output"]),
+        ("responses_full_generator", ["self", "request"]),
+        ("from_new_request", ["cls", "tokenizer", "request"]),
+    ],
+)
+def test_signatures_of_what_is_wrapped(method: str, first: list[str]) -> None:
+    assert list(inspect.signature(vllms_method(method)).parameters)[: len(first)] == first
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "chat_completion_full_generator",
+        "chat_completion_stream_generator",
+        "chat_completion_full_generator_batch",
+    ],
+)
+def test_logprobs_are_made_right_before_their_tokens_are_parsed(method: str) -> None:
+    """Nothing else can run in between: the parser is handed the ones that were made last."""
+    # 0.33 streams through a method of that name, without serializing.
+    code = inspect.getsource(vllms_method(f"{method}_raw") or vllms_method(method))
+    between = code[code.index("_create_chat_logprobs(") :]
+    parsed = re.search(r"\.(?:parse|parse_delta|step)\(\n", between)
+    assert parsed is not None
+    assert not re.search(r"\b(?:await|yield|async)\b", between[: parsed.start()])
+
+
+def vllms_method(name: str) -> Any:
+    """A method of vLLM's serving layer that is wrapped, as vLLM has it; a neighbour of one; or None."""
+    wanted = [each for each in (*seams.SERVING, *seams.SERVING_WHERE_THERE) if each[2] in name]
+    module, owner, _ = max(wanted, key=lambda each: len(each[2]))
+    method = inspect.getattr_static(getattr(importlib.import_module(module), owner), name, None)
+    return inspect.unwrap(method.__func__ if isinstance(method, classmethod) else method) if method else None
+
+
 # Endpoints
 
 #: Endpoints of vLLM whose replies the plugin splits. Each stands in docs/vllm.md's table, and has its end-to-end test.
@@ -302,7 +354,7 @@ OTHERS = {
     *("/tokenize", "/detokenize", "/tokenizer_info", "/v1/messages/count_tokens", "/v1/responses/{response_id}/cancel"),
     *("/v1/completions", "/v1/completions/derender", "/v1/completions/render", "/v1/chat/completions/render"),
     *("/v1/messages/render", "/v1/responses/render", "/cohere/v2/chat/render", "/inference/v1/generate"),
-    *("/v1/systemone", "/v1/decisions"),
+    *("/v1/systemone", "/v1/decisions", "/inference/v1/abort_requests"),
 }
 
 
@@ -311,7 +363,8 @@ def test_every_endpoint_of_vllm_is_known() -> None:
     import vllm
 
     (package,) = vllm.__path__
-    route = re.compile(r'@\w*(?:router|app)\.(?:get|post|put|delete|head|websocket|api_route)\(\s*"([^"]+)"')
+    methods = r"@\w*(?:router|app)\.(?:get|post|put|delete|head|websocket|api_route)|\.add_api_route"
+    route = re.compile(rf'(?:{methods})\(\s*"([^"]+)"')
     found = {
         path for file in Path(package, "entrypoints").rglob("*.py") for path in route.findall(file.read_text("utf-8"))
     }
