@@ -86,7 +86,9 @@ def stop_of(request: Any) -> Stop:
 
 
 def ended_by(request: Any, token: int) -> Any:
-    """Have generation end at ``token``, whatever the model's own end tokens are."""
+    """Have generation end at ``token``, whatever the model's own end tokens are; where the request can say so."""
+    if "stop_token_ids" not in type(request).model_fields:
+        return request
     known = list(request.stop_token_ids or ())
     if not request.ignore_eos and token not in known:
         request.stop_token_ids = [*known, token]
@@ -99,8 +101,9 @@ def with_known_effort(request: Any, no_reasoning: bool) -> Any:
     Args:
         no_reasoning: vLLM can end reasoning at once: ``none`` has a budget of 0, where the request has room for one.
     """
-    reasoning = getattr(request, "reasoning", None)
-    owner, name = (reasoning, "effort") if reasoning is not None else (request, "reasoning_effort")
+    # A client may send either name to either API; only its own field counts.
+    chat = "reasoning_effort" in type(request).model_fields
+    owner, name = (request, "reasoning_effort") if chat else (getattr(request, "reasoning", None), "effort")
     effort = str(getattr(owner, name, None))
     if effort in REASONING_EFFORTS:
         setattr(owner, name, REASONING_EFFORTS[effort])

@@ -254,7 +254,7 @@ def test_json_schema_keeps_reasoning(api: Api, server: Any, run: Run) -> None:
     assert tolds[0].content == tolds[1].content
 
 
-@pytest.mark.parametrize("api", ["chat", "responses"])
+@pytest.mark.parametrize("api", APIS)
 def test_calls_are_possible_beside_a_format(api: Api, server: Any, run: Run) -> None:
     """An agent with an output type calls its tools; the answer follows the format all the same."""
     answer = Script(
@@ -266,8 +266,11 @@ def test_calls_are_possible_beside_a_format(api: Api, server: Any, run: Run) -> 
         )
     )
     schema = {"name": "answer", "schema": SCHEMA, "strict": True}
-    options: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "auto"}
-    if api == "chat":
+    options: dict[str, Any] = {"tools": [WEATHER], "tool_choice": {"type": "auto"} if api == "messages" else "auto"}
+    if api == "messages":
+        output = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
+        options |= {"extra": output, "max_tokens": 200}
+    elif api == "chat":
         options |= {
             "response_format": {"type": "json_schema", "json_schema": schema},
             "max_completion_tokens": 200,
@@ -276,6 +279,7 @@ def test_calls_are_possible_beside_a_format(api: Api, server: Any, run: Run) -> 
         options |= {"text": {"format": {"type": "json_schema", **schema}}, "max_output_tokens": 200}
     for told in both(run, server.url, lambda c, stream: c.ask(api, CALL, stream=stream, **options)):
         assert told.fields == ("Let me think.", None, [("get_weather", '{"city": "Rome"}')])
+        assert told.finish == {"chat": "tool_calls", "responses": "completed", "messages": "tool_use"}[api]
     for told in both(run, server.url, lambda c, stream: c.ask(api, answer, stream=stream, **options)):
         assert (told.reasoning, told.tool_calls) == ("Let me think.", [])
         assert json.loads(told.content or "") == {"answer": "yes", "count": 7}

@@ -10,12 +10,15 @@ import pytest
 from vllm_rig.cases import Case, load, right
 from vllm_rig.faults import WEATHER
 from vllm_rig.load import complaints, run_round
-from vllm_rig.replies import APIS, MODEL, QUESTION, Api, Clients, comparable, encode, gather_bounded
+from vllm_rig.replies import APIS, MODEL, QUESTION, Api, Clients, Script, comparable, encode, gather_bounded
 from vllm_rig.server import Launch
 
 CASES = load()
 LAUNCH = Launch(
-    flags=("--api-server-count", "2", "--stream-interval", "7", "--enable-scale-out"),
+    flags=(
+        *("--api-server-count", "2", "--stream-interval", "7", "--enable-scale-out"),
+        *("--anthropic-disabled-thinking-effort", "none"),
+    ),
     environment=(("HARMONY_COMMENTARY", "reasoning"),),  # a setting must reach every process
 )
 
@@ -58,6 +61,22 @@ def test_deltas_carry_several_tokens(told: Any) -> None:
     longest: Case = max(CASES, key=lambda case: len(case.script.seen))
     reply = told[longest.id, "chat"]
     assert len(reply.chunks) < len(longest.script.seen) / 2
+
+
+def test_thinking_disabled_of_messages(server: Any, run: Any) -> None:
+    """With the flag above, reasoning ends as it begins."""
+    after = "<|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    script = Script(tuple(encode("<|channel|>analysis<|message|> more" + after)))  # the end marker stands for ` more`
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            extra = {"thinking": {"type": "disabled"}}
+            return await gather_bounded(
+                [clients.ask("messages", script, stream=stream, extra=extra) for stream in (False, True)]
+            )
+
+    for told in run(work()):
+        assert told.fields == (None, "Yes.", [])
 
 
 def test_derender_endpoint(server: Any, run: Any) -> None:
