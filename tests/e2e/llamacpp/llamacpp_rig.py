@@ -124,6 +124,10 @@ SCRIPTS: list[dict[str, Any]] = [
             {"raw": answer("Said hi.")},
         ],
     },
+    {
+        "id": "place",
+        "raw": answer('{"path":"/a","secret":"b","raw":"c","network":"10.0.0.0/8","tags":["d","e"]}'),
+    },
     {"id": "numbers", "raw": answer("one two three four five six seven")},
 ]
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
+import openai
 import pytest
 from llamacpp_rig import Seen, events
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel, SecretStr
 
 RECORDED = [
     json.loads(line)
@@ -53,6 +57,28 @@ def post(http: httpx.Client, path: str, body: dict[str, Any]) -> Any:
     reply = http.post(path, json=body)
     assert reply.status_code == 200, reply.text
     return reply.json()
+
+
+class Place(BaseModel):
+    """Types whose formats and keywords no grammar holds."""
+
+    path: Path
+    secret: SecretStr
+    raw: bytes
+    network: IPv4Network
+    tags: set[str]
+
+
+def test_pydantics_formats_stop_no_client(client: openai.OpenAI, claude: anthropic.Anthropic) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "metadata": {"script": "place"}}
+    chat = client.chat.completions.parse(**fields, messages=[{"role": "user", "content": "hi"}], response_format=Place)
+    response = client.responses.parse(**fields, input="hi", text_format=Place)
+    fields |= {"max_tokens": 400, "metadata": {"user_id": "place"}}
+    message = claude.messages.parse(**fields, messages=[{"role": "user", "content": "hi"}], output_format=Place)
+    for place in (chat.choices[0].message.parsed, response.output_parsed, message.parsed_output):
+        assert place is not None
+        assert (place.path, place.tags, place.network) == (Path("/a"), {"d", "e"}, IPv4Network("10.0.0.0/8"))
+        assert place.secret.get_secret_value() == "b"
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=[r["client"] for r in RECORDED])
