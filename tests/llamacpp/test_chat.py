@@ -52,7 +52,12 @@ def test_whole_reply(say: Any) -> None:
     assert reply["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "Hello!", "reasoning_content": "Think, 你好🦀."},
+            "message": {
+                "role": "assistant",
+                "content": "Hello!",
+                "reasoning": "Think, 你好🦀.",
+                "reasoning_content": "Think, 你好🦀.",
+            },
             "logprobs": None,
             "finish_reason": "stop",
         }
@@ -96,6 +101,18 @@ def test_openais_own_types_accept_what_is_sent(say: Any) -> None:
             chat.ChatCompletionChunk.model_validate(chunk, strict=True)
 
 
+def test_reasoning_content_can_be_left_out(llama: Any) -> None:
+    ids = ids_of(REASONED)
+    handler = HarmonyChatHandler(
+        reasoning_content=False, logits_processors=lambda prompt, fields: [Script(ids, len(prompt))]
+    )
+    message = message_of(handler(llama=llama, messages=[USER]))
+    assert message == {"role": "assistant", "content": "Hello!", "reasoning": "Think, 你好🦀."}
+    chunks = list(handler(llama=llama, messages=[USER], stream=True))
+    assert "".join(c["choices"][0]["delta"].get("reasoning", "") for c in chunks) == "Think, 你好🦀."
+    assert "reasoning_content" not in json.dumps(chunks)
+
+
 def test_llamas_own_entry_points(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = ids_of(REASONED)
     scripted = HarmonyChatHandler(logits_processors=lambda prompt, fields: [Script(ids, len(prompt))])
@@ -133,7 +150,7 @@ def test_split_cases_through_the_real_decode_loop(case: dict[str, Any], say: Any
     generated = ids[: chunks[-1]["usage"]["completion_tokens"]]
     expected = parse(generated, tools=tools)
     whole = message_of(say(ids, **request))
-    assert without_ids(whole) == without_ids(expected.to_openai())
+    assert without_ids(whole) == without_ids(expected.to_openai()) | {"reasoning": expected.reasoning_content}
     assert without_ids(add_up(chunks)["message"]) == without_ids(whole)
 
 
