@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from harmony_plugin.errors import RequestError
 from harmony_plugin.llamacpp.server.engine import Line
 from harmony_plugin.llamacpp.server.errors import Busy
-from harmony_plugin.llamacpp.server.responses import Store
+from harmony_plugin.llamacpp.server.store import Seal, Store, Stored
 
 
 async def settle() -> None:
@@ -89,20 +90,51 @@ def test_no_room_at_all_means_one_at_a_time() -> None:
     asyncio.run(play())
 
 
+def stored(name: str, *items: dict[str, Any]) -> Stored:
+    return Stored([{"role": "user", "content": name}], items, {"id": name, "output": [{"id": f"out_{name}"}]})
+
+
 def test_the_oldest_reply_goes_first() -> None:
     store = Store(2)
-    for name in ("a", "b", "c"):
-        store.put([{"role": "user", "content": name}], {"id": name})
+    for name in "abc":
+        store.put(stored(name))
     assert len(store) == 2
-    with pytest.raises(RequestError) as gone:
+    with pytest.raises(RequestError) as error:
         store.get("a")
-    assert gone.value.status == 404
-    with pytest.raises(RequestError) as named:
+    assert error.value.status == 404
+    with pytest.raises(RequestError) as error:
         store.get("a", "previous_response_id")
-    assert (named.value.status, named.value.param) == (400, "previous_response_id")
+    assert (error.value.status, error.value.param) == (400, "previous_response_id")
     store.get("b")  # used: now younger than c
-    store.put([], {"id": "d"})
+    store.put(stored("d"))
     assert store.get("b").messages == [{"role": "user", "content": "b"}]
     nothing = Store(0)
-    nothing.put([], {"id": "x"})
+    nothing.put(stored("a"))
     assert len(nothing) == 0
+
+
+def test_an_item_is_kept_as_long_as_a_reply_that_has_it() -> None:
+    store = Store(2)
+    said = {"id": "said", "content": "a"}
+    store.put(stored("a", said))
+    store.put(stored("b", said, {"id": "out_a"}))
+    assert store.item("said", "x") is said
+    store.put(stored("c", {"id": "said", "content": "another's"}))  # a is gone, b still has both
+    assert store.item("said", "x") is said
+    assert store.item("out_a", "x") == {"id": "out_a"}
+    store.drop("b")
+    with pytest.raises(RequestError) as error:
+        store.item("out_a", "input[0].id")
+    assert (error.value.status, error.value.param) == (404, "input[0].id")
+    store.drop("c")
+    with pytest.raises(RequestError):
+        store.item("said", "x")
+
+
+def test_a_seal_opens_what_it_closed() -> None:
+    ours, again, other = Seal("key"), Seal("key"), Seal(None)
+    sealed = ours.close("Thought \ud800 größer")
+    assert again.open(sealed) == "Thought \ud800 größer"
+    assert other.open(sealed) is None
+    for wrong in (sealed[:-1], "", "x", 5, None, ["a"], "größer"):
+        assert ours.open(wrong) is None
