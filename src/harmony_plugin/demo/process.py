@@ -1,4 +1,4 @@
-"""Starts a server as a process of its own and finds out where it listens. Knows uvicorn's log line, and nothing else
+"""Starts a server as a process of its own and finds out where it listens. Knows the line that says so, and nothing else
 of what the server does."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 
 __all__ = ["ServerProcess", "StartError"]
 
-LISTENING = re.compile(r"Uvicorn running on (https?)://\S*?:(\d+)")
+LISTENING = re.compile(r"^listening on (https?)://\S*?:(\d+)", re.MULTILINE)
 
 
 class StartError(RuntimeError):

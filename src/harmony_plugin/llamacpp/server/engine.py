@@ -19,19 +19,24 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
 from . import stock
+from .context import Context, Facts, Memory, choose, gib
 from .errors import Busy
 
-__all__ = ["Engine", "Generation", "Line"]
+__all__ = ["Engine", "Generation", "Line", "Loaded", "Progress"]
 
 log = logging.getLogger("harmony_plugin.server")
 
 Chunk: TypeAlias = "dict[str, Any]"
 Call: TypeAlias = "Callable[[Any, Callable[[], bool]], Chunk | Iterable[Chunk]]"
 """What a request does with its turn: given the loaded model and a check for cancellation, give a reply or chunks."""
+Progress: TypeAlias = "Callable[[str, float], None]"
+"""Called with what is being loaded, in words, and the share done, 0.0 to 1.0."""
 
 
 class Line:
@@ -104,6 +109,7 @@ class Generation:
         self._chunks: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
         self._cancelled = False
         self._started = False
+        self._done = self._loop.create_future()
         self._held: list[Chunk] = []
 
     @property
@@ -114,6 +120,13 @@ class Generation:
     def cancel(self) -> None:
         """Stop generating. May be called at any time, more than once."""
         self._cancelled = True
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Call `call` when the engine is done with this, at once if it is already, or never began."""
+        if self._started and not self._done.done():
+            self._done.add_done_callback(lambda _: call())
+        else:
+            call()
 
     async def start(self) -> None:
         """Wait for the turn, then until the chat handler has taken the request (or, for a whole reply, answered it), so
@@ -184,6 +197,7 @@ class Generation:
 
     def _ended(self, error: BaseException | None) -> None:
         self._chunks.put_nowait(error)
+        self._done.set_result(None)
         self._engine.line.give()
 
     def _run(self) -> Iterator[Chunk]:
@@ -201,6 +215,19 @@ class Generation:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was loaded.
+
+    :ivar facts: None: nothing could be read beforehand.
+    :ivar seconds: what loading took.
+    """
+
+    facts: Facts | None
+    context: Context
+    seconds: float
 
 
 class Engine:
@@ -223,7 +250,18 @@ class Engine:
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self.running: Generation | None = None
         self.aliases = stock.aliases(models)
-        self._settings = dict(zip(self.aliases, models, strict=True))
+        self._settings = {
+            alias: model.model_copy(update={"model_alias": alias})
+            for alias, model in zip(self.aliases, models, strict=True)
+        }
+        self._names: dict[str, str] = {}
+        for alias, model in reversed(self._settings.items()):  # the first of two has the name
+            file = Path(model.model).name
+            self._names |= dict.fromkeys((model.model, file, file.removesuffix(".gguf")), alias)
+        self._names |= {alias: alias for alias in self.aliases}
+        #: What each model came to, when it was last loaded.
+        self.loaded: dict[str, Loaded] = {}
+        self._progress: Progress | None = None
         self._prepare = prepare
         self._proxy: stock.LlamaProxy | None = None
         self._prepared: Any = None
@@ -233,21 +271,59 @@ class Engine:
         """True when a model is in memory."""
         return self._proxy is not None
 
+    def find(self, model: str) -> str | None:
+        """The alias of the model that is called `model`: by its alias, or by its file's path or name; None: there is no
+        such model."""
+        return self._names.get(model)
+
     def resolve(self, model: str | None) -> str:
         """The alias that answers requests for `model`."""
-        return model if model in self._settings else self.aliases[0]
+        return self._names.get(model or "", self.aliases[0])
 
     def settings(self, alias: str) -> stock.ModelSettings:
         """The settings of a model."""
         return self._settings[alias]
 
-    def load(self) -> None:
+    def load(self, progress: Progress | None = None) -> None:
         """Load the first model; blocks.
 
         :raises Exception: whatever llama-cpp-python says of a file it cannot load.
         """
-        self._proxy = stock.LlamaProxy(list(self._settings.values()))
-        self.model(self.aliases[0])
+        self._progress = progress
+        try:
+            self._proxy = stock.Models(list(self._settings.values()), self._load, self.resolve)
+            self.model(self.aliases[0])
+        finally:
+            self._progress = None
+
+    def _load(self, settings: stock.ModelSettings) -> Any:
+        """The model of `settings`, with a context that was chosen where they name none."""
+        began = time.monotonic()
+        local = settings.hf_model_repo_id is None
+        facts = stock.read_facts(settings.model) if local else None
+        context = choose(
+            settings.n_ctx,
+            facts,
+            Memory.at_hand(stock.device_memory()),
+            batch=settings.n_ubatch,
+            flash_attention=settings.flash_attn,
+            cache_types=(settings.type_k, settings.type_v),
+            gpu_layers=settings.n_gpu_layers,
+        )
+        name = str(settings.model_alias)
+        what = f"{name} ({gib(facts.size)})" if facts is not None else name
+        progress = self._progress
+        if progress is None:
+            log.info("loading %s in the place of the model before", what)
+        llama = stock.load(
+            settings.model_copy(update={"n_ctx": context.tokens}),
+            None if progress is None else lambda share: progress(what, share),
+        )
+        if facts is None:
+            facts = stock.facts_of(llama.model)
+        context = replace(context, tokens=llama.n_ctx())  # llama.cpp rounds up
+        self.loaded[name] = Loaded(facts, context, time.monotonic() - began)
+        return llama
 
     def model(self, alias: str) -> Any:
         """The loaded model, after unloading another one if need be; only for whoever has the turn."""
