@@ -28,9 +28,14 @@ _PARTIAL = (
     "`finish_reason: length`, in whole replies as in streams"
 )
 _SPELLED = "marker strings spelled by ordinary tokens: SPEC 2, text alone cannot tell them apart; ids can"
-#: Ours: fixture and why SPEC.md decides otherwise.
+_BUILTIN = (
+    "a built-in that nobody declared, where the request offers other tools: the suite wants an empty turn; SPEC 4 "
+    "gives the call, so that the agent answers that there is no such tool and the model goes on"
+)
+#: Ours: fixture and why docs/spec.md decides otherwise.
 EXPLAINED = {
     "gpt-oss/harmony-truncated-in-arguments": _PARTIAL,
+    "gpt-oss/llamacpp-builtin-python-recipient": _BUILTIN,
     "gpt-oss/harmony-marker-in-arguments": _SPELLED,
     "gpt-oss/harmony-marker-in-reasoning": _SPELLED,
 }

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from . import differential, mutation
+from . import differential, mutation, prose
 
 #: name: (what checks one seed, tokens by default)
 FUZZERS: dict[str, tuple[Callable[[int], tuple[int, str | None]], int]] = {
     "differential": (differential.check, 1_000_000),
     "mutation": (mutation.check_seed, 10_000_000),
+    "prose": (prose.check_seed, 5_000_000),
 }
 QUICK = 40  # times fewer tokens
 _SHOWN = 20
@@ -65,7 +66,9 @@ def run(name: str, tokens: int, seed: int, workers: int, say: Callable[[str], No
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("fuzzer", choices=[*FUZZERS, "guided", "all"], nargs="?", default="all")
-    parser.add_argument("--tokens", type=int, help="tokens to read (differential: 1,000,000; mutation: 10,000,000)")
+    parser.add_argument(
+        "--tokens", type=int, help="tokens to read (differential: 1,000,000; mutation: 10,000,000; prose: 5,000,000)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="a few seconds")

@@ -1,4 +1,4 @@
-"""Promises 1 to 4 of SPEC.md, checked on any output, well-formed or not.
+"""Promises 1 to 4 of docs/spec.md, checked on any output, well-formed or not.
 
 An oracle of its own: it reads the output with a second, much simpler eye (below), and never asks the parser what a
 marker means. Words such as ``0Q17Z`` are the ink: bodies and headers are full of them, and each must be found where it
@@ -122,6 +122,13 @@ def _too_long(run: Run, first: bool) -> bool:
     return len(run.text) > _LIMIT - (80 if first else 0)
 
 
+def _last_clause(run: Run) -> str:
+    """A header's text behind its last ``<|channel|>``: in front of it, another may have stood for ``<|message|>``."""
+    channels = [place for place, (kind, _) in enumerate(run.parts) if kind == "channel"]
+    begin = channels[-1] if len(channels) > 1 else 0
+    return "".join(words for kind, words in run.parts[begin:] if kind == "text")
+
+
 def _says_analysis(parts: Sequence[tuple[str, str]]) -> bool:
     """Whether a header has one channel clause and it is ``analysis``, alone or in front of white space."""
     clauses = [place for place, (kind, _) in enumerate(parts) if kind == "channel"]
@@ -153,8 +160,11 @@ def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysi
         words = ink([run.text])
         if run.place == "header" and not _too_long(run, number == 0):
             may += words
-            for word in words:
-                if in_fields[word] and not any(word in other.text for other in found if other is not run):
+            last = ink([_last_clause(run)])
+            for word in last:
+                if in_fields[word] > words[word] - last[word] and not any(
+                    word in other.text for other in found if other is not run
+                ):
                     raise Broken(f"no leak: header word {word} is in a field")
         elif run.place == "header":
             # Longer than a header may be: some of it is text, some of it may have been read as a header.

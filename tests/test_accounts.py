@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from feeding import codes, cut, encode
-from harmony_plugin import Issue, Options, Stream, parse
+from harmony_plugin import Issue, Options, Stream, Vocabulary, parse
 
 LONG = "word " * 200
 
@@ -191,8 +191,44 @@ def test_a_header_holds_as_many_markers_as_characters() -> None:
 
 @pytest.mark.parametrize("word", [" word", " words", " wordy one", "x"])
 def test_ids_that_the_header_limit_cuts_count_once(word: str) -> None:
-    raw = "<|channel|>analysis " + word * 600
+    raw = "<|channel|>analysis" + word * 600
     assert parse(encode(raw)).reasoning_tokens == len(encode(raw)) - 2
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize(
+    ("ids", "reasoning", "count"),
+    [
+        # commentary, spelled in one id and in ten: what counts is the ids of the words behind it.
+        (["<|channel|>", "commentary", " so", " it", " is"], "so it is", 3),
+        (["<|channel|>", *"commentary", " so", " it", " is"], "so it is", 3),
+        (["<|channel|>", "comm", "entary", "?so", " it"], "?so it", 2),
+        (["<|channel|>", "analysis", " ", "so", " it"], "so it", 2),
+        (["<|channel|>", "analysi", "s<", "so", " it"], "<so it", 3),
+        (["<|channel|>", "analysis", "<|constrain|>", "json", " so", " it"], "so it", 2),
+        (["<|channel|>", "analysis", " json", "{", "}"], "{}", 2),
+        (["<|channel|>", "analysis", b"\xf0\x9f", b"\x98\x80", " so"], "\U0001f600 so", 3),
+        (["<|channel|>", "thought", "<|channel|>", "T", " so", "<|channel|>", "final", "<|channel|>", "X"], "T so", 2),
+        (
+            ["<|channel|>", "final", "<|message|>", "a", "<|end|>", "<|start|>", "assistant", " so", " it", "<|end|>"],
+            None,
+            0,
+        ),
+        (["<|start|>", "assistant", " so", " it", "<|end|>", "<|start|>", "assistant", "<|message|>", "x"], "so it", 2),
+    ],
+)
+def test_reasoning_behind_a_missing_message_is_counted_by_its_ids(
+    ids: list[str | bytes], reasoning: str | None, count: int, cut: bool
+) -> None:
+    dialect = Options().dialect
+    markers = {text: dialect.ids[kind] for kind, text in dialect.markers.items()}
+    pieces = {number: piece if isinstance(piece, bytes) else piece.encode() for number, piece in enumerate(ids)}
+    output = [markers.get(piece, number) for number, piece in enumerate(ids)]  # type: ignore[call-overload]
+    stream = Stream(decode=Vocabulary(pieces.__getitem__))
+    for chunk in [[token] for token in output] if cut else [output]:
+        stream.feed(chunk)
+    stream.finish()
+    assert (stream.reply.reasoning_content, stream.reasoning_tokens) == (reasoning, count)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ def inputs(case: dict[str, Any]) -> list[Any]:
 
 
 def test_the_file_is_whole() -> None:
-    assert len(LINES) == 98
-    assert len({line["id"] for line in LINES}) == 98
+    assert len(LINES) == 120
+    assert len({line["id"] for line in LINES}) == 120
 
 
 @cases

@@ -71,9 +71,9 @@ def test_words_of_a_clause_that_does_not_count_are_in_an_issue(header: str, code
 
 @pytest.mark.parametrize("end", ["", "<|end|>", "<|return|>"])
 def test_words_glued_to_a_channel_that_does_not_count_are_in_an_issue(end: str) -> None:
-    """They vanished with the channel's name, where <|message|> is missing."""
-    reply = split(f"<|channel|>analysis??really<|channel|>analysis{end}")
-    assert texts(reply, "header_words") == ["??really"]
+    """They vanished with the channel's name, where <|message|> is missing. Words of prose are text: see test_header."""
+    reply = split(f"<|channel|>analysis??<|channel|>analysis{end}")
+    assert texts(reply, "header_words") == ["??"]
 
 
 def test_a_misspelled_channel_without_message_is_told() -> None:

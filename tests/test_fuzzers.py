@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fuzz import differential, mutation
+from fuzz import differential, mutation, prose
 from fuzz.promises import Broken, check, check_text
 from fuzz.transcript import to_ids
 
@@ -28,6 +28,11 @@ def test_differential() -> None:
 
 def test_mutation() -> None:
     found = [(seed, broken) for seed in range(2 * SIZE) if (broken := mutation.check_seed(seed)[1])]
+    assert found == []
+
+
+def test_prose() -> None:
+    found = [(seed, broken) for seed in range(2 * SIZE) if (broken := prose.check_seed(seed)[1])]
     assert found == []
 
 
@@ -103,6 +108,21 @@ def test_the_oracle_sees_that_chunks_matter(attribute: str, monkeypatch: pytest.
         monkeypatch.setattr(Stream, "finish", twice)
     with pytest.raises(Broken):
         any(check("<|channel|>final<|message|>0Q1Z 0Q2Z<|end|>", Random(seed)) is None for seed in range(20))
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        lambda reply: reply._replace(content=None),
+        lambda reply: reply._replace(reasoning_content=None),
+        lambda reply: reply._replace(content=f"{reply.reasoning_content}\n{reply.content}", reasoning_content=None),
+    ],
+    ids=["an answer is lost", "reasoning is lost", "reasoning is in content"],
+)
+def test_prose_sees(worse: Callable[[Reply], Reply], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The promise on prose alone, whatever the others say."""
+    monkeypatch.setattr(prose, "check", lambda output, random, **settings: worse(parse(output, **settings)))
+    assert any("0Q" in (prose.check_seed(seed)[1] or "") for seed in range(20))
 
 
 def test_differential_sees(monkeypatch: pytest.MonkeyPatch) -> None:

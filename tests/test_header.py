@@ -161,6 +161,74 @@ def test_declared_tool_is_recognised_by_its_whole_name(prefix: str, name: str) -
     assert call(f" to={prefix}{name}<|channel|>commentary", tools=["get", name])[0] == [name]
 
 
+@pytest.mark.parametrize(
+    ("name", "tool"),
+    [
+        ("shelljson", "shell"),
+        ("shellcode", "shell"),
+        ("shell天天中彩票能json", "shell"),
+        ("shelljson天天", "shell"),
+        ("saveAnswer天天中彩票能json", "saveAnswer"),
+        ("shellцҳауеит", "shell"),
+        ("поиск_1json", "поиск_1"),
+        ("поискabc", "поиск"),
+        ("获取の", "获取"),
+        ("srv.shelljson", "shell"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["to=", "to=functions.", "functions.", "to=functions "])
+def test_a_type_or_another_script_glued_to_a_declared_name(prefix: str, name: str, tool: str) -> None:
+    tools = ["shell", "saveAnswer", "поиск_1", "поиск", "获取", "she"]
+    names, _, issues = call(f"<|channel|>commentary {prefix}{name}", tools=tools)
+    assert names == [tool]
+    assert {"header_words", "misplaced_recipient"} & set(issues) or name.endswith(("json", "code", "abc"))
+    assert call(f"<|channel|>commentary {prefix}{name}")[0] != [tool]  # nobody declared it
+
+
+@pytest.mark.parametrize("name", ["shells", "shell2", "shell_json", "shell.json", "jsonshell", "shelljsonx", "shel"])
+def test_what_is_glued_to_a_declared_name_is_another_name_else(name: str) -> None:
+    assert call(f"<|channel|>commentary to=functions.{name}", tools=["shell"])[0] == [name]
+    assert call(f"<|channel|>commentary to=functions.{name}", tools=["shell", name])[0] == [name]
+
+
+def test_a_declared_name_that_is_itself_like_one_glued() -> None:
+    assert call("<|channel|>commentary to=functions.shelljson", tools=["shell", "shelljson"])[0] == ["shelljson"]
+
+
+@pytest.mark.parametrize(
+    ("author", "tools", "name"),
+    [
+        ("functions.f??ddb", None, "f"),
+        ("functions.f", None, "f"),
+        ("functions.f{}", None, "f"),
+        ("functions f", None, "f"),
+        ("functions.shelljson", ["shell"], "shell"),
+        ("shell天天", ["shell"], "shell"),
+        ("get weather", ["get weather"], "get weather"),
+        ("functions.get weather", ["get weather"], "get weather"),
+    ],
+)
+def test_an_author_that_stands_for_a_recipient_is_read_by_the_rules_of_names(
+    author: str, tools: list[str] | None, name: str
+) -> None:
+    reply = split(f"<|start|>{author} to=assistant<|channel|>commentary<|message|>x<|call|>", tools=tools)
+    assert fields(reply) == (None, None, [(name, "x")])
+    rest = author.removeprefix("functions.").removeprefix("functions ").removeprefix(name).removesuffix("json")
+    assert texts(reply, "header_words") == ([rest] if rest else [])
+
+
+def test_a_declared_name_in_the_channel_clause_with_a_type_glued_to_it() -> None:
+    assert call("<|channel|>shelljson", tools=["shell"])[:2] == (["shell"], [None, "shell", "json"])
+
+
+def test_to_inside_other_words_is_no_recipient_unless_it_names_a_function() -> None:
+    header = "<|channel|>final see?from=eur&to=usd"
+    assert call(header)[1] == ["final", None, None]
+    assert call(header, tools=["usd"])[0] == ["usd"]
+    assert call("<|channel|>commentary x?to=functions.f")[0] == ["f"]
+    assert call("<|channel|>commentary??to=python.run")[0] == ["python.run"]
+
+
 def test_declared_tool_whose_name_begins_another() -> None:
     assert call("<|channel|>commentary to=functions.get_weather_now", tools=["get_weather"])[0] == ["get_weather_now"]
     assert call("<|channel|>commentary to=get weather", tools=["get", "get weather"])[0] == ["get weather"]
@@ -408,7 +476,10 @@ def test_what_the_reader_says(role: str, clauses: list[tuple[int, str]], says: d
 def test_the_body_behind_a_header_without_message(
     sections: list[tuple[int, str]], before: str, behind: str, written: str | None
 ) -> None:
-    assert body_behind(tuple(sections)) == (before, behind, written)
+    body = body_behind(tuple(sections))
+    assert body[:3] == (before, behind, written)
+    joined = "".join(text for _, text in sections)
+    assert "".join(joined[begin:end] for begin, end in body.spans) == behind
 
 
 def test_a_body_glued_to_its_channel_is_told_once() -> None:

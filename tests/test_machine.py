@@ -215,12 +215,150 @@ def test_words_behind_analysis_or_commentary_without_message_are_reasoning(
     assert "missing_message" in codes(reply)
 
 
-@pytest.mark.parametrize("closer", ["<|end|>", "<|call|>", f"{FINAL}z<|return|>"])
+@pytest.mark.parametrize("closer", ["<|end|>", "<|call|>", f"{FINAL}z<|return|>", ""])
 @pytest.mark.parametrize("recipient", ["functions.f", "python", "x"])
-def test_header_with_a_recipient_and_no_message_is_no_call(recipient: str, closer: str) -> None:
-    reply = split(f'<|channel|>commentary to={recipient} {{"a":1}}{closer}')
+@pytest.mark.parametrize(
+    "behind", ["", " json", " ??", "<|constrain|>json", "<|constrain|>edit: the file", " text/plain"]
+)
+@pytest.mark.parametrize("header", ["<|channel|>commentary to=", " to="])
+def test_header_of_header_words_with_a_recipient_and_no_message_is_no_call(
+    header: str, recipient: str, behind: str, closer: str
+) -> None:
+    reply = split(f"{header}{recipient}{behind}{closer}")
     assert fields(reply) == (None, "z" if "z" in closer else None, [])
-    assert texts(reply, "missing_message") == [f'commentary to={recipient} {{"a":1}}']
+    said = f"{header}{recipient}{behind}".replace("<|channel|>", "").replace("<|constrain|>", "")
+    assert said in texts(reply, "missing_message") + texts(reply, "incomplete_header")
+
+
+@pytest.mark.parametrize("closer", CLOSERS)
+@pytest.mark.parametrize("recipient", ["functions.f", "python", "x"])
+def test_other_words_of_a_header_with_a_recipient_and_no_message_are_text(recipient: str, closer: str) -> None:
+    words = f'to={recipient} {{"a":1}}'
+    reply = split(f"<|channel|>commentary {words}{closer}")
+    assert fields(reply) == (words, "z" if "z" in closer else None, [])
+    assert "missing_message" in codes(reply)
+
+
+# to= or functions. inside other words is text
+
+PROSE = (
+    "Open https://x.test/convert?from=eur&to=usd in a browser.",
+    "functions.f is what you want.",
+    "Use functions.f, then send(to=ann) and to=bob.",
+    '{"url": "?to=usd", "then": "to=functions.f"}',
+    "mail --to=ann@x.test --cc=bob",
+    "to=functions.f is how a call begins",
+    "Der Weg von A nach B: ?von=a&to=b — schön.",
+    "\n\n  ?a=b&to=c and so on",
+)
+
+
+@pytest.mark.parametrize("length", [0, 5000])
+@pytest.mark.parametrize("closer", ["<|return|>", "<|end|>", ""])
+@pytest.mark.parametrize("before", ["", "<|channel|>analysis<|message|>hm<|end|>"])
+@pytest.mark.parametrize("text", PROSE)
+def test_text_with_to_or_functions_in_it_is_no_header(text: str, before: str, closer: str, length: int) -> None:
+    text += (" Then read the table." * 300)[:length]
+    assert fields(split(f"{before}{text}{closer}")) == ("hm" if before else None, text, [])
+
+
+@pytest.mark.parametrize("length", [0, 5000])
+@pytest.mark.parametrize("closer", CLOSERS)
+@pytest.mark.parametrize("tools", [None, [], ["f"]])
+@pytest.mark.parametrize("text", PROSE)
+def test_text_with_to_or_functions_in_it_behind_a_channel(
+    text: str, tools: list[str] | None, closer: str, length: int
+) -> None:
+    text = text.lstrip() + (" Then read the table." * 300)[:length]
+    behind = ["z"] if "z" in closer else []
+    assert fields(split(f"<|channel|>final {text}{closer}", tools=tools)) == (None, "\n".join([text, *behind]), [])
+    assert fields(split(f"<|channel|>analysis {text}{closer}", tools=tools))[:2] == (text, "".join(behind) or None)
+
+
+def test_text_that_is_long_behind_a_recipient_goes_where_its_words_go() -> None:
+    assert fields(split(f" to=functions.f {LONG}<|return|>")) == (None, f" to=functions.f {LONG}", [])
+    reply = split(f"<|channel|>commentary to=functions.f {LONG}<|end|>{FINAL}ok<|return|>")
+    assert fields(reply) == (f"to=functions.f {LONG}", "ok", [])
+
+
+# The role word of a header that never came
+
+
+@pytest.mark.parametrize("closer", ["<|return|>", "<|end|>", ""])
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ('<|start|>assistant{"answer": 4}', '{"answer": 4}'),
+        ("<|start|>assistant The answer is 4.", "The answer is 4."),
+        ("<|start|>assistantassistant The answer is 4.", "The answer is 4."),
+        ("<|start|>assistantThe answer is 4.", "The answer is 4."),
+        ("<|start|>asistant The answer is 4.", "The answer is 4."),
+        ("<|start|>assistant to=ann is what you wrote.", "to=ann is what you wrote."),
+        ("<|channel|>assistant Hello there.", "Hello there."),
+        ("<|start|>assistant<|channel|>assistant Hello there.", "Hello there."),
+        ("<|channel|>assistant final Hello there.", "Hello there."),
+        ("<|start|>assistant" + "The answer is 4. " * 100, "The answer is 4. " * 100),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "<|channel|>analysis<|message|>hm<|end|>"])
+def test_the_role_word_of_a_header_that_never_came_is_no_text(
+    before: str, text: str, content: str, closer: str
+) -> None:
+    assert fields(split(before + text + closer)) == ("hm" if before else None, content, [])
+
+
+def test_the_role_in_the_prompt_is_no_role_word_of_the_reply() -> None:
+    assert fields(split("assistant: an aide.<|return|>")) == (None, "assistant: an aide.", [])
+    assert fields(split("assistant: an aide.<|return|>", prompt="<|start|>")) == (None, ": an aide.", [])
+    assert fields(split('final{"a":1}<|return|>', prompt="<|start|>")) == (None, '{"a":1}', [])
+
+
+# A role word opens loose text
+
+
+@pytest.mark.parametrize("closer", ["<|return|>", "<|end|>", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user accounts live in /etc/passwd.",
+        "system calls are slow",
+        "tool use is what you want",
+        "developer: me",
+        "user " * 200,
+    ],
+)
+def test_prose_that_begins_with_a_role_word_is_text(text: str, closer: str) -> None:
+    assert fields(split(f"<|channel|>analysis<|message|>hm<|end|>{text}{closer}")) == ("hm", text, [])
+
+
+# <|channel|> in the place of <|message|>
+
+
+@pytest.mark.parametrize("end", ["<|end|>", "<|return|>", ""])
+@pytest.mark.parametrize(
+    ("raw", "reasoning", "content"),
+    [
+        ("<|channel|>thought<|channel|>T<|channel|>final<|channel|>X", "T", "X"),
+        ("<|channel|>analysis<|channel|>Find it<|channel|>final<|channel|>Find it", "Find it", "Find it"),
+        ("<|channel|>analysis<|channel|>T 1<|channel|>final<|message|>X", "T 1", "X"),
+        ("<|channel|>analysis T 1<|channel|>final<|message|>X", "T 1", "X"),
+        ("<|channel|>analysis T<|channel|>analysis U<|channel|>final X", "T\nU", "X"),
+        ("<|channel|>commentary I look.<|channel|>final<|message|>X", None, "I look.\nX"),
+        ("<|channel|>analysis ?a=b&to=c<|channel|>final<|channel|>X", "?a=b&to=c", "X"),
+        ("<|channel|>analysis ??<|channel|>final<|message|>X", None, "X"),
+        ("<|channel|>analysis<|channel|>final<|message|>X", None, "X"),
+        ("<|start|>assistant<|channel|>analysis<|channel|>T<|channel|>final<|channel|>X", "T", "X"),
+    ],
+)
+def test_words_in_front_of_the_channel_that_counts_are_text_of_the_one_before(
+    raw: str, reasoning: str | None, content: str, end: str
+) -> None:
+    assert fields(split(raw + end)) == (reasoning, content, [])
+
+
+def test_a_call_in_two_channels_stays_one() -> None:
+    header = "<|channel|>commentary to=functions.f ??x<|channel|>analysis json"
+    assert fields(split(header + "<|message|>{}<|call|>")) == (None, None, [("f", "{}")])
 
 
 def test_header_with_no_channel_and_no_message_is_loose_text() -> None:
@@ -351,7 +489,7 @@ def test_header_limit_counts_all_sections() -> None:
         f" to=functions.f{'a ' * 100}<|channel|>commentary {'b ' * 100}<|constrain|>json {'c ' * 100}<|message|>"
     )
     assert "header_too_long" in codes(reply)
-    assert fields(reply) == (None, None, [])
+    assert fields(reply) == ("b " * 100 + " " + "c " * 100, None, [])
 
 
 @pytest.mark.parametrize(("channel", "place"), [("analysis", 0), ("commentary", 0), ("final", 1)])
@@ -362,11 +500,11 @@ def test_header_too_long_behind_a_channel_goes_where_its_words_would(channel: st
     assert "header_too_long" in codes(reply)
 
 
-@pytest.mark.parametrize("begin", [" to=functions.f ", "<|channel|>commentary to=functions.f ", "<|start|>user "])
-def test_header_too_long_with_a_recipient_or_foreign_role_goes_to_an_issue_only(begin: str) -> None:
-    reply = split(f"{begin}{LONG}<|end|>{FINAL}ok<|return|>")
+@pytest.mark.parametrize("text", [f"<|start|>user {LONG}", f"<|channel|>commentary to=functions.{'f' * 600}"])
+def test_header_too_long_of_a_foreign_role_or_for_a_recipient_alone_goes_to_an_issue_only(text: str) -> None:
+    reply = split(f"{text}<|end|>{FINAL}ok<|return|>")
     assert fields(reply) == (None, "ok", [])
-    assert any(LONG in issue.text for issue in reply.issues)
+    assert any(text.split()[-1] in issue.text for issue in reply.issues)
 
 
 def test_header_of_markers_alone_is_bounded() -> None:

@@ -31,7 +31,7 @@ options = st.builds(
     Options,
     commentary=st.sampled_from(["content", "reasoning", "drop"]),
     channels=st.sampled_from([{}, {"critique": "reasoning"}, {"critique": "drop", "final": "content"}]),
-    builtin_tools=st.sampled_from(["hide", "tool_calls"]),
+    builtin_tools=st.sampled_from(["auto", "hide", "tool_calls"]),
     tool_choice=st.sampled_from(["auto", "none"]),
 )
 tools = st.sampled_from([None, [], TOOLS])

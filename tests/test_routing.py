@@ -86,21 +86,38 @@ def test_tool_names() -> None:
 BUILTINS = ("python", "browser", "browser.search", "browser.open", "container", "container.exec")
 
 
-@pytest.mark.parametrize("tools", [None, [], ["get_weather"]])
+HIDE = Options(builtin_tools="hide")
+#: No tools are offered, or nobody knows, or the settings say so.
+HIDDEN = [(None, Options()), ([], Options()), (["get_weather"], HIDE), (None, HIDE), ([], HIDE)]
+
+
+@pytest.mark.parametrize(("tools", "options"), HIDDEN)
 @pytest.mark.parametrize("recipient", BUILTINS)
-def test_builtin_on_analysis_is_reasoning(recipient: str, tools: list[str] | None) -> None:
-    reply = split(f"<|channel|>analysis to={recipient} code<|message|>print(1)<|call|>", tools=tools)
+def test_builtin_on_analysis_is_reasoning(recipient: str, tools: list[str] | None, options: Options) -> None:
+    reply = split(f"<|channel|>analysis to={recipient} code<|message|>print(1)<|call|>", tools=tools, options=options)
     assert fields(reply) == ("print(1)", None, [])
     assert reply.finish_reason() == "stop"
 
 
-@pytest.mark.parametrize("tools", [None, [], ["get_weather"]])
+@pytest.mark.parametrize(("tools", "options"), HIDDEN)
 @pytest.mark.parametrize("recipient", BUILTINS)
 @pytest.mark.parametrize("channel", ["commentary", "final"])
-def test_builtin_elsewhere_goes_to_an_issue_only(channel: str, recipient: str, tools: list[str] | None) -> None:
-    reply = split(f"<|channel|>{channel} to={recipient} code<|message|>print(1)<|call|>", tools=tools)
+def test_builtin_elsewhere_goes_to_an_issue_only(
+    channel: str, recipient: str, tools: list[str] | None, options: Options
+) -> None:
+    reply = split(f"<|channel|>{channel} to={recipient} code<|message|>print(1)<|call|>", tools=tools, options=options)
     assert fields(reply) == (None, None, [])
     assert texts(reply, "builtin_tool") == ["print(1)"]
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("recipient", BUILTINS)
+def test_builtin_is_a_call_where_tools_are_offered(channel: str, recipient: str) -> None:
+    # The agent answers that there is no such tool, and the model goes on; an empty turn would end it.
+    raw = f'<|channel|>{channel} to={recipient} code<|message|>{{"cmd":["ls"]}}<|call|>'
+    reply = split(raw, tools=["Bash", "Read"])
+    assert fields(reply) == (None, None, [(recipient, '{"cmd":["ls"]}')])
+    assert reply.finish_reason() == "tool_calls"
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

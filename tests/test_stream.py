@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import multiprocessing
+import pickle
 import re
 import sys
 import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -680,6 +685,63 @@ def test_options_are_values() -> None:
     with pytest.raises(AttributeError):
         options.keep = False  # type: ignore[misc]
     assert Options().dialect == Dialect()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_settings_and_errors_go_through_copies_and_pools(copied: Any) -> None:
+    dialect = Dialect(markers={"start": "<s>"}, reserved={7})
+    options = Options(channels={"x": "drop"}, dialect=dialect)
+    for value in (options, dialect, Options(), Dialect()):
+        other = copied(value)
+        assert (other, hash(other)) == (value, hash(value))
+    assert asdict(options)["channels"] == {"x": "drop"}
+    assert asdict(options)["dialect"]["markers"]["start"] == "<s>"
+    error = copied(HarmonyParseError(Issue("stray_marker", 3, "x")))
+    assert (error.issue, error.code, error.offset, error.text) == (("stray_marker", 3, "x"), "stray_marker", 3, "x")
+    assert "stray_marker at 3" in str(error)
+
+
+def _strict(raw: str) -> Reply:
+    return parse(raw, options=Options(strict=True))
+
+
+def test_strict_mode_in_a_pool_of_processes() -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with pytest.raises(HarmonyParseError, match="stray_marker at 27"):
+            pool.submit(_strict, "<|channel|>final<|message|><|message|>").result()
+        assert pool.submit(_strict, "<|channel|>final<|message|>ok").result().content == "ok"
+        # The same settings are the same in another process, where strings have other hashes.
+        assert pool.submit(hash, Options()).result() == pool.submit(hash, Options()).result()
+
+
+def test_settings_are_frozen_all_the_way_down() -> None:
+    ids = {1, 2}
+    dialect = Dialect(reserved=ids)
+    ids.add(3)
+    assert 3 not in dialect.reserved
+    for frozen in (dialect.markers, dialect.ids, Options(channels={"x": "drop"}).channels):
+        for change in (
+            lambda d: d.update(a=1),
+            lambda d: d.clear(),
+            lambda d: d.pop("start"),
+            lambda d: d.popitem(),
+            lambda d: d.setdefault("a", 1),
+            lambda d: d.__setitem__("a", 1),
+            lambda d: d.__delitem__("start"),
+            lambda d: d.__ior__({"a": 1}),
+        ):
+            with pytest.raises(TypeError, match="frozen"):
+                change(frozen)
+
+
+@pytest.mark.parametrize("before", ["", "<|channel|>final<|message|>a", encode("<|channel|>final<|message|>a")])
+@pytest.mark.parametrize("chunk", [{"a": 1}, {}, 5, None, 1.5, b"ab", b"", [[1]], ["a"], [None], {1}, iter([1])])
+def test_what_is_no_chunk_says_so(chunk: Any, before: Any) -> None:
+    for method in ("feed", "feed_events"):
+        stream = Stream()
+        stream.feed(before)
+        with pytest.raises(TypeError, match=r"text or a sequence of token ids, not|takes text|takes token ids"):
+            getattr(stream, method)(chunk)
 
 
 def test_public_names() -> None:

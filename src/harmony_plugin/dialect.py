@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
 
-__all__ = ["KINDS", "Dialect"]
+__all__ = ["KINDS", "Dialect", "FrozenDict"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 #: The marker kinds. ``endoftext`` is not one of Harmony's seven, but ends output like ``return``.
 KINDS = ("start", "end", "message", "channel", "constrain", "return", "call", "endoftext")
@@ -25,6 +29,21 @@ _IDS = {
     "call": 200012,
     "endoftext": 199999,
 }
+
+
+class FrozenDict(dict[_K, _V]):
+    """A dict that stays as it was made: frozen settings are made of it.
+
+    Unlike `types.MappingProxyType` it can be pickled, copied, and turned into a plain dict by `dataclasses.asdict`.
+    """
+
+    def _frozen(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("this mapping is frozen: make new settings with dataclasses.replace()")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _frozen
+
+    def __reduce__(self) -> tuple[type[FrozenDict[_K, _V]], tuple[dict[_K, _V]]]:
+        return type(self), (dict(self),)
 
 
 @dataclass(frozen=True)
@@ -56,12 +75,18 @@ class Dialect:
             clash = [other for other, longer in markers.items() if other != kind and text in longer]
             if not text or clash:
                 raise ValueError(f"Dialect(markers=…): {kind} {text!r} is empty or stands in the marker of {clash}")
-        object.__setattr__(self, "markers", markers)
-        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "markers", FrozenDict(markers))
+        object.__setattr__(self, "ids", FrozenDict(ids))
+        if isinstance(self.reserved, (set, list)):
+            object.__setattr__(self, "reserved", frozenset(self.reserved))
         object.__setattr__(self, "_hash", hash((*markers.items(), *ids.items())))
 
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]
+
+    def __reduce__(self) -> tuple[type[Dialect], tuple[Mapping[str, str], Mapping[str, int], Container[int]]]:
+        # Made anew: the hash of strings is another in another process.
+        return type(self), (self.markers, self.ids, self.reserved)
 
     @classmethod
     def from_vocabulary(

@@ -7,8 +7,10 @@ section 5 about what stands *inside* a header is here; rules about *where* a hea
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .lexer import CHANNEL, CONSTRAIN, START
@@ -18,11 +20,16 @@ __all__ = [
     "LIMIT",
     "NOBODY",
     "TYPES",
+    "Body",
     "Header",
     "Sections",
+    "Span",
+    "bodies_in_front",
     "body_behind",
     "could_become_header",
     "is_filler",
+    "is_mark",
+    "loose_words",
     "read_header",
 ]
 
@@ -39,6 +46,8 @@ NOBODY = ("assistant", "all")
 
 #: ``(kind, text)`` in order: START for the role section, then CHANNEL and CONSTRAIN clauses.
 Sections = tuple[tuple[int, str], ...]
+#: Where a piece of text begins and ends in the header's text, that is in its sections' texts joined.
+Span = tuple[int, int]
 
 # A recipient begins a word, or is glued to a word of the format.
 _TO = re.compile(r"(?:(?<![^\W_])|(?<=assistant)|(?<=analysis)|(?<=commentary)|(?<=final))to=")
@@ -46,10 +55,17 @@ _NAME = re.compile(r"[\w.\-/:]*")
 _FUNCTIONS_WORD = re.compile(r"functions\.[\w.\-/:]+")
 _FORMAT_WORDS = re.compile(r"((?:assistant|analysis|commentary|final)+)((?:[^A-Za-z].*)?)", re.DOTALL)
 _FORMAT_WORD = re.compile(r"assistant|analysis|commentary|final")
-_ROLE_AND_CHANNEL = re.compile(r"\s*(?:assistant\s*)*(?:analysis|commentary|final)")
+_ROLE_AND_CHANNEL = re.compile(r"\s*(?:assistant\s*)*(analysis|commentary|final)")
 _OTHER_ROLE = re.compile(rf"({'|'.join(_OTHER_ROLES)})\b")
+# The role word in the place of the channel, or in front of it.
+_ASSISTANT = re.compile(r"\s*assistant(?!\w)")
+# The same where no <|message|> came, so that text follows it.
+_ASSISTANT_BEGUN = re.compile(r"\s*(?:assistant(?:(?![a-z])|(?=assistant))\s*)+")
+_ROLE_BEGUN = re.compile(rf"\s*(?:(?:assistant|{'|'.join(_OTHER_ROLES)})(?!\w)\s*)+")
+# A recipient in front of any word that is none of the format's.
+_RECIPIENT_FIRST = re.compile(r"(?:[\W_]|(?:assistant|analysis|commentary|final|json|code)\b)*(?:to=|functions\.)")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_TYPE_WORD = re.compile(r"[A-Za-z][\w./+\-]*")
+_TYPE_WORD = re.compile(r"[A-Za-z][\w./+\-]*", re.ASCII)
 _KNOWN = re.compile(r"analysis|commentary|final")
 _SYNONYM = re.compile(rf"(?:{'|'.join(_SYNONYMS)})(?![\w-])")
 # A bare type in front of a body whose <|message|> is missing: final json {"a": 1}
@@ -74,11 +90,21 @@ class Header(NamedTuple):
     target: str | None = None
     #: The channel as the model spelled it; ``channel`` is the one meant.
     written: str | None = None
+    #: Whether it holds words that are no part of a header: without a ``<|message|>`` they are text.
+    wordy: bool = False
 
     @property
     def addressed(self) -> bool:
         """Whether the message is for somebody but the model itself."""
         return self.recipient is not None and self.recipient not in NOBODY
+
+
+def is_mark(text: str) -> bool:
+    """Whether text is white space or punctuation alone."""
+    return all(c.isspace() or c in "$+<=>^`|~" or unicodedata.category(c)[0] in "PC" for c in text)
+
+
+# Names
 
 
 def _name_end(text: str, place: int) -> int:
@@ -90,30 +116,80 @@ def _name_end(text: str, place: int) -> int:
         place += 1
 
 
+def _take_name(text: str, begin: int, declared: tuple[str, ...]) -> tuple[str, int, bool]:
+    """The name that stands at ``begin``, where it ends, and whether it is a misspelled one: ``functions NAME``."""
+    end = _name_end(text, begin)
+    for name in declared:  # a declared tool is known by its whole name, whatever it holds
+        for whole in (name, f"functions.{name}"):
+            stop = begin + len(whole)
+            if stop > end and text.startswith(whole, begin) and _name_end(text, stop) == stop:
+                end = stop
+    if text[begin:end] != "functions":
+        name = _without_glued(text[begin:end], declared)
+        return name, begin + len(name), False
+    apart = end + len(text[end:]) - len(text[end:].lstrip())
+    stop = _name_end(text, apart)
+    name = text[apart:stop]
+    if apart > end and name and name not in TYPES and not _FORMAT_WORDS.fullmatch(name) and name != "to":
+        name = _without_glued(name, declared)
+        return f"functions.{name}", apart + len(name), True
+    return "functions", end, False
+
+
+def _without_glued(name: str, declared: tuple[str, ...]) -> str:
+    """``name``, or the declared one that it begins with if but a type or letters of another script are glued to it."""
+    if not declared or name in declared:
+        return name
+    begin = 0
+    for _ in range(4):  # with a namespace in front, or several
+        best = ""
+        for tool in declared:
+            if name.startswith(tool, begin):
+                if len(name) == begin + len(tool):
+                    return name
+                if len(tool) > len(best) and _is_glued(name, begin + len(tool)):
+                    best = tool
+        if best:
+            return name[: begin + len(best)]
+        begin = name.find(".", begin) + 1
+        if not begin:
+            break
+    return name
+
+
+def _is_glued(name: str, end: int) -> bool:
+    """Whether what stands in ``name`` from ``end`` on is glued to a name that ends there."""
+    rest = name[end:]
+    kind = next((kind for kind in TYPES if rest.startswith(kind)), "")
+    rest = rest[len(kind) :]
+    if not rest:
+        return True
+    before = next((c for c in reversed(name[:end]) if c.isalpha()), "")
+    return rest[0].isalpha() and _script(rest[0]) != _script(before)
+
+
+def _script(letter: str) -> str:
+    """The script of a letter: the first word of its name in Unicode."""
+    return unicodedata.name(letter, "").partition(" ")[0] if letter else ""
+
+
 def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[str], list[str]]:
     """The text without its ``to=`` clauses, their recipients in order, and the clauses that are spelled wrong."""
     found: list[str] = []
     odd: list[str] = []
     rest: list[str] = []
     place = 0
-    while match := _TO.search(text, place):
+    for match in _TO.finditer(text):
+        if match.start() < place:
+            continue  # inside a name
+        recipient, end, apart = _take_name(text, match.end(), declared)
+        if _is_inside_word(text, place, match.start()) and not (
+            recipient.startswith("functions.") or recipient in declared
+        ):
+            continue  # as in ?from=eur&to=usd
         rest.append(text[place : match.start()])
-        begin = match.end()
-        end = _name_end(text, begin)
-        for name in declared:  # a declared tool is known by its whole name, whatever it holds
-            for whole in (name, f"functions.{name}"):
-                stop = begin + len(whole)
-                if stop > end and text.startswith(whole, begin) and _name_end(text, stop) == stop:
-                    end = stop
-        recipient = text[begin:end]
-        if recipient == "functions":
-            # "to=functions NAME": the dot was left out
-            name_begin = end + len(text[end:]) - len(text[end:].lstrip())
-            name_end = _name_end(text, name_begin)
-            name = text[name_begin:name_end]
-            if name_begin > end and name and name not in TYPES and not _FORMAT_WORDS.fullmatch(name) and name != "to":
-                recipient, end = f"functions.{name}", name_end
-                odd.append(text[match.start() : end])
+        if apart:
+            odd.append(text[match.start() : end])
         if recipient in TYPES and recipient not in declared:
             rest.append(f" {recipient} ")  # a content type is never a recipient
             odd.append(text[match.start() : end])
@@ -125,6 +201,17 @@ def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[st
         rest.append(" ")
     rest.append(text[place:])
     return "".join(rest), found, odd
+
+
+def _is_inside_word(text: str, begin: int, end: int) -> bool:
+    """Whether a word that is none of the format's touches ``end``; it begins at ``begin`` or behind it."""
+    glued = text[begin:end]
+    if glued[-1:].isspace() or not glued:
+        return False
+    return not is_mark(_FORMAT_WORD.sub("", glued.split()[-1]))
+
+
+# Channels
 
 
 def _distance(one: str, other: str) -> int:
@@ -178,6 +265,229 @@ def _channel_word(text: str, custom: tuple[str, ...], glued: bool = True) -> _Cl
     return _Clause(word, word, word_end, False)
 
 
+def _clause_of(text: str, custom: tuple[str, ...], later: bool, glued: bool = True) -> _Clause | None:
+    """Like `_channel_word`, past a role word. ``later``: a known channel stands in front of this clause.
+
+    There a misspelled one counts alone only: a word of prose may look like one (``Find it``).
+    """
+    role = 0
+    while match := _ASSISTANT.match(text, role):
+        role = match.end()
+    clause = _channel_word(text[role:], custom, glued)
+    if clause is None:
+        return None
+    if later and clause.known and clause.written not in (*CHANNELS, *_SYNONYMS, *custom):
+        for word in text[role + clause.end :].split():
+            if not (is_mark(word) or word in TYPES or word.startswith("to=") or _FUNCTIONS_WORD.match(word)):
+                return _Clause(clause.written, clause.written, role + clause.end, False)
+    return clause._replace(end=role + clause.end)
+
+
+def _known_channels(sections: Sections, custom: tuple[str, ...]) -> Iterator[tuple[int, _Clause]]:
+    """The clauses whose channel is known, with their places among the sections."""
+    later = False
+    for number, (kind, text) in enumerate(sections):
+        if kind == CHANNEL:
+            clause = _clause_of(text, custom, later)
+            if clause and clause.known:
+                later = True
+                yield number, clause
+
+
+# Headers
+
+
+class _Reading:
+    """A header while it is read: a method for each kind of section, in order, then `header`."""
+
+    def __init__(self, role: str | None, custom: tuple[str, ...], declared: tuple[str, ...]) -> None:
+        self._role = role
+        self._author: str | None = None
+        self._custom = custom
+        self._declared = declared
+        self._issues: list[tuple[str, str]] = []
+        self._recipients: list[str] = []
+        # functions.NAME without to=, in the order of the header.
+        self._misplaced: list[str] = []
+        self._channels: list[_Clause] = []
+        self._clauses = 0
+        self._types: list[str] = []
+        # The last words of clauses: each may be a content type that nobody knows.
+        self._candidates: list[str] = []
+        self._ignored: list[str] = []
+        # Whether there are words that only a <|message|> makes part of the header; those behind a <|constrain|> are
+        # type words where the header names a recipient.
+        self._wordy = False
+
+    def section(self, kind: int, text: str, last: bool) -> None:
+        rest, found, odd = _take_recipients(text, self._declared)
+        self._recipients += found
+        self._issues += [("misplaced_recipient", clause) for clause in odd]
+        if kind == START:
+            self._role_section(rest, found, last)
+        elif kind == CHANNEL:
+            self._channel_clause(rest, last)
+        else:
+            self._type_clause(rest)
+
+    def _role_section(self, text: str, found: list[str], last: bool) -> None:
+        if self._role is None:
+            text = self._take_author(text, found)
+        words = text.split()
+        for place, word in enumerate(words):
+            if not self._wordy and (match := _FORMAT_WORDS.fullmatch(word)):
+                self._format_words(match[1])
+                self._ignore(match[2])
+            elif self._role is None and place == 0 and (match := _OTHER_ROLE.match(word)):
+                self._role = match[1]
+                self._author = word if match[1] == "tool" else None
+            elif self._role is None and place == 0 and _near(word, ("assistant",)):
+                self._role = "assistant"
+                self._issues.append(("misspelled_role", word))
+            elif self._is_functions(word):
+                self._wordy |= last  # with no clause behind it, it may be what a sentence begins with
+            elif word in TYPES:
+                self._types.append(word)
+            elif found and last and place == len(words) - 1 and self._role is not None and _TYPE_WORD.fullmatch(word):
+                self._candidates.append(word)
+            else:
+                self._ignore(word)
+
+    def _take_author(self, text: str, found: list[str]) -> str:
+        """The text without the author that it begins with, if it begins with one: a tool, by the rules of names."""
+        begin = len(text) - len(text.lstrip())
+        first = text[begin:].split(maxsplit=1)[:1]
+        if not first or _FORMAT_WORDS.fullmatch(first[0]) or _OTHER_ROLE.match(first[0]):
+            return text
+        name, end, _ = _take_name(text, begin, self._declared)
+        if name and (name.startswith("functions.") or name in self._declared or "assistant" in found):
+            self._role, self._author = "tool", name
+            return text[end:]
+        return text
+
+    def _format_words(self, text: str) -> None:
+        for name in _FORMAT_WORD.findall(text):
+            if name != "assistant":
+                self._channels.append(_Clause(name, name, 0, True))
+                self._issues.append(("missing_channel", name))
+            elif self._role is None:
+                self._role = name
+            else:
+                self._issues.append(("repeated_role", name))
+
+    def _channel_clause(self, text: str, last: bool) -> None:
+        self._clauses += 1
+        later = any(clause.known for clause in self._channels)
+        clause = _clause_of(text, self._custom, later, glued=False)
+        if clause and not clause.known and (name := _without_glued(clause.channel, self._declared)) in self._declared:
+            self._misplaced.append(name)
+            text = text[clause.end - len(clause.channel) + len(name) :]
+        elif clause:
+            self._channels.append(clause)
+            text = text[clause.end :]
+            if clause.known and clause.written != clause.channel:
+                self._issues.append(("misspelled_channel", clause.written))
+            self._wordy |= later and not clause.known
+        else:
+            while match := _ASSISTANT.match(text):
+                text = text[match.end() :]
+        for word in text.split():
+            if self._is_functions(word):
+                continue
+            if word in TYPES:
+                self._types.append(word)
+            elif last and _TYPE_WORD.fullmatch(word) and not _FORMAT_WORDS.fullmatch(word):
+                self._candidates.append(word)
+            else:
+                self._ignore(word)
+
+    def _type_clause(self, text: str) -> None:
+        plain = [word for word in text.split() if not self._is_functions(word)]
+        best = next((word for word in plain if word in TYPES), plain[0] if plain else "")
+        if match := _TYPE_WORD.match(best):
+            self._types.insert(0, f"<|constrain|>{match.group()}")
+            plain.remove(best)
+            plain += [best[match.end() :]] if match.end() < len(best) else []
+        self._ignored += plain
+
+    def _ignore(self, word: str) -> None:
+        """Take a word that means nothing in a header."""
+        if word:
+            self._ignored.append(word)
+            self._wordy |= not is_mark(word)
+
+    def _is_functions(self, word: str) -> bool:
+        """Whether a word is ``functions.NAME``: a recipient where there is no other. What is glued to it is ignored."""
+        match = _FUNCTIONS_WORD.match(word)
+        if not match:
+            return False
+        name = _without_glued(match.group(), self._declared)
+        self._misplaced.append(name)
+        self._ignore(word[len(name) :])
+        return True
+
+    def header(self) -> Header:
+        if self._role is None:
+            self._role = "assistant"
+            self._issues.append(("missing_role", ""))
+        recipient = self._recipient()
+        chosen = self._channel(recipient)
+        content_type = self._content_type(recipient)
+        if recipient is None or recipient in NOBODY:
+            self._wordy |= not all(map(is_mark, self._ignored))
+        if self._ignored:
+            self._issues.append(("header_words", " ".join(self._ignored)))
+        return Header(
+            self._role,
+            self._author,
+            chosen.channel if chosen else None,
+            recipient,
+            content_type,
+            bool(chosen and chosen.known),
+            tuple(self._issues),
+            written=chosen.written if chosen else None,
+            wordy=self._wordy,
+        )
+
+    def _recipient(self) -> str | None:
+        """The first that is not the assistant counts; ``functions.NAME`` elsewhere where there is none."""
+        recipients = self._recipients
+        recipient = next((name for name in recipients if name not in NOBODY), None)
+        if len(recipients) > 1:
+            self._issues.append(("repeated_recipient", " ".join(recipients[1:])))
+        if recipient is None and self._misplaced:
+            recipient = self._misplaced.pop(0)
+            self._issues.append(("misplaced_recipient", recipient))
+        self._ignored += self._misplaced
+        return recipients[0] if recipient is None and recipients else recipient
+
+    def _channel(self, recipient: str | None) -> _Clause | None:
+        """The last known channel counts; the last where none is known."""
+        channels = self._channels
+        known = [clause for clause in channels if clause.known]
+        chosen = known[-1] if known else channels[-1] if channels else None
+        if self._clauses > 1 or (self._clauses == 1 and len(channels) > 1):
+            others = " ".join(clause.written for clause in channels if clause != chosen)
+            self._issues.append(("repeated_channel", others))
+        if self._clauses and not channels and not recipient:
+            self._issues.append(("unknown_channel", ""))
+        return chosen
+
+    def _content_type(self, recipient: str | None) -> str | None:
+        """The first type; else the one word that may be one."""
+        content_type = self._types[0] if self._types else None
+        others = [name.removeprefix("<|constrain|>") for name in self._types[1:]]
+        self._ignored += [other for other in others if other not in TYPES]
+        if len(self._candidates) == 1 and content_type is None:
+            content_type = self._candidates[0]
+            # Unless it is spelled like one, text/plain, it is one only in front of a <|message|>.
+            self._wordy |= recipient is None or "/" not in content_type
+        else:
+            for word in self._candidates:
+                self._ignore(word)
+        return content_type
+
+
 @functools.lru_cache(maxsize=1024)
 def read_header(
     sections: Sections, role: str | None = None, custom: tuple[str, ...] = (), declared: tuple[str, ...] = ()
@@ -189,157 +499,95 @@ def read_header(
         role: the role where it is known before the header (from the prompt, or carried on).
         custom: channels that the settings name. declared: the names of the tools on offer.
     """
-    issues: list[tuple[str, str]] = []
-    recipients: list[str] = []
-    misplaced: list[str] = []
-    channels: list[_Clause] = []
-    types: list[str] = []
-    ignored: list[str] = []
-    candidates: list[str] = []
-    clauses = 0
-    author: str | None = None
+    reading = _Reading(role, custom, declared)
     for number, (kind, text) in enumerate(sections):
-        rest, found, odd = _take_recipients(text, declared)
-        recipients += found
-        issues += [("misplaced_recipient", clause) for clause in odd]
-        last = number == len(sections) - 1
-        if kind == START:
-            words = rest.split()
-            for place, word in enumerate(words):
-                if match := _FORMAT_WORDS.fullmatch(word):
-                    for name in _FORMAT_WORD.findall(match[1]):
-                        if name != "assistant":
-                            channels.append(_Clause(name, name, 0, True))
-                            issues.append(("missing_channel", name))
-                        elif role is None:
-                            role = name
-                        else:
-                            issues.append(("repeated_role", name))
-                    if match[2]:
-                        ignored.append(match[2])
-                elif role is None and place == 0:
-                    if match := _OTHER_ROLE.match(word):
-                        role = match[1]
-                        author = word if role == "tool" else None
-                    elif _FUNCTIONS_WORD.match(word) or word in declared or "assistant" in found:
-                        role, author = "tool", word
-                    elif _near(word, ("assistant",)):
-                        role = "assistant"
-                        issues.append(("misspelled_role", word))
-                    else:
-                        ignored.append(word)
-                elif match := _FUNCTIONS_WORD.match(word):
-                    misplaced.append(match.group())
-                elif word in TYPES:
-                    types.append(word)
-                elif found and last and place == len(words) - 1 and _TYPE_WORD.fullmatch(word):
-                    candidates.append(word)
-                else:
-                    ignored.append(word)
-        elif kind == CHANNEL:
-            clauses += 1
-            while match := re.match(r"\s*assistant(?![\w])", rest):  # the role word, misplaced
-                rest = rest[match.end() :]
-            clause = _channel_word(rest, custom, glued=False)
-            if clause and not clause.known and clause.channel in declared:
-                misplaced.append(clause.channel)
-                rest = rest[clause.end :]
-            elif clause:
-                channels.append(clause)
-                rest = rest[clause.end :]
-                if clause.known and clause.written != clause.channel:
-                    issues.append(("misspelled_channel", clause.written))
-            words = rest.split()
-            for word in words:
-                if match := _FUNCTIONS_WORD.match(word):
-                    misplaced.append(match.group())
-                    ignored += [word[match.end() :]] if match.end() < len(word) else []
-                elif word in TYPES:
-                    types.append(word)
-                elif last and _TYPE_WORD.fullmatch(word) and not _FORMAT_WORDS.fullmatch(word):
-                    candidates.append(word)
-                else:
-                    ignored.append(word)
-        else:
-            words = rest.split()
-            plain = [word for word in words if not _FUNCTIONS_WORD.match(word)]
-            misplaced += [m.group() for word in words if (m := _FUNCTIONS_WORD.match(word))]
-            best = next((word for word in plain if word in TYPES), plain[0] if plain else "")
-            if match := _TYPE_WORD.match(best):
-                types.insert(0, f"<|constrain|>{match.group()}")
-                plain.remove(best)
-                plain += [best[match.end() :]] if match.end() < len(best) else []
-            ignored += plain
-    if role is None:
-        role = "assistant"
-        issues.append(("missing_role", ""))
+        reading.section(kind, text, number == len(sections) - 1)
+    return reading.header()
 
-    real = [name for name in recipients if name not in NOBODY]
-    recipient = next(iter(real), None)
-    if len(recipients) > 1:
-        issues.append(("repeated_recipient", " ".join(recipients[1:])))
-    if recipient is None and misplaced:
-        recipient = misplaced.pop(0)
-        issues.append(("misplaced_recipient", recipient))
-    if recipient is None and recipients:
-        recipient = recipients[0]
-    ignored += misplaced
 
-    known = [clause for clause in channels if clause.known]
-    chosen = known[-1] if known else channels[-1] if channels else None
-    if clauses > 1 or (clauses == 1 and len(channels) > 1):
-        issues.append(("repeated_channel", " ".join(clause.written for clause in channels if clause is not chosen)))
-    if clauses and not channels and not recipient:
-        issues.append(("unknown_channel", ""))
-    content_type = types[0] if types else None
-    others = [name.removeprefix("<|constrain|>") for name in types[1:]]
-    ignored += [other for other in others if other not in TYPES]
-    if len(candidates) == 1 and content_type is None:
-        content_type = candidates[0]
-    else:
-        ignored += candidates
-    if ignored:
-        issues.append(("header_words", " ".join(ignored)))
-    return Header(
-        role,
-        author,
-        chosen.channel if chosen else None,
-        recipient,
-        content_type,
-        bool(known),
-        tuple(issues),
-        written=chosen.written if chosen else None,
+# Headers whose <|message|> is missing
+
+
+class Body(NamedTuple):
+    """The text behind a channel. ``before``: words in front of the channel. ``spans``: where the text stands.
+
+    ``written``: the channel as the model spelled it, None where it stands in the place of the role.
+    """
+
+    before: str
+    text: str
+    written: str | None
+    spans: tuple[Span, ...]
+    channel: str | None
+
+
+def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> Body:
+    """The words before and behind the channel that counts, for a header whose ``<|message|>`` is missing."""
+    channel = written = None
+    number, end = 0, 0
+    for place, clause in _known_channels(sections, custom):
+        number, end, channel, written = place, clause.end, clause.channel, clause.written
+    if written is None and (match := _ROLE_AND_CHANNEL.match(sections[0][1])):  # it stands in the place of the role
+        end, channel = match.end(), match[1]
+    begin = sum(len(text) for _, text in sections[:number])
+    spans: list[Span] = []
+    for place, (kind, text) in enumerate(sections[number:]):
+        skip = end if place == 0 else 0
+        if place and kind == CONSTRAIN and (match := _CONSTRAINED.match(text)):
+            skip = match.end()
+        spans.append((begin + skip, begin + len(text)))
+        begin += len(text)
+    joined = "".join(text for _, text in sections)
+    behind = "".join(joined[slice(*span)] for span in spans)
+    bare = _BARE_TYPE.match(behind)
+    cut = behind[bare.end() :].lstrip() if bare else behind.lstrip()
+    words = [_without_format(word) for _, text in sections[:number] for word in text.split()]
+    return Body(
+        " ".join(filter(None, words)), cut, written, tuple(_later_spans(spans, len(behind) - len(cut))), channel
     )
 
 
-def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> tuple[str, str, str | None]:
-    """The words before and behind the channel that counts, for a header whose ``<|message|>`` is missing.
+def _later_spans(spans: list[Span], skip: int) -> Iterator[Span]:
+    """The spans without their first ``skip`` characters."""
+    for begin, end in spans:
+        taken = min(skip, end - begin)
+        skip -= taken
+        if begin + taken < end:
+            yield begin + taken, end
 
-    And the channel as written: the body may be glued to it. None where it stands in the place of the role.
+
+def loose_words(sections: Sections, explicit: bool) -> tuple[Span, ...]:
+    """Where the words stand that are loose text: all of a header but a role word in its own place.
+
+    ``explicit``: the role section stands behind a ``<|start|>``.
     """
-    written: str | None = None
-    for number in range(len(sections) - 1, 0, -1):
-        kind, text = sections[number]
-        clause = _channel_word(text, custom) if kind == CHANNEL else None
-        if clause and clause.known:
-            end, written = clause.end, clause.written
-            break
-    else:  # the channel stands in the place of the role
-        number, text = 0, sections[0][1]
-        match = _ROLE_AND_CHANNEL.match(text)
-        end = match.end() if match else 0
-    before = [other.strip() for _, other in sections[:number]]
-    behind = [text[end:]]
-    for kind, text in sections[number + 1 :]:
-        if kind == CONSTRAIN:
-            match = _CONSTRAINED.match(text)
-            text = text[match.end() :] if match else text
-        behind.append(text)
-    joined = "".join(behind)
-    if match := _BARE_TYPE.match(joined):
-        joined = joined[match.end() :]
-    words = [_without_format(word) for part in before for word in part.split()]
-    return " ".join(filter(None, words)), joined.lstrip(), written
+    spans: list[Span] = []
+    begin = 0
+    for kind, text in sections:
+        role = _ROLE_BEGUN.match(text) if kind == CHANNEL else None
+        if kind == START and explicit:
+            word = text.split(maxsplit=1)[:1]
+            role = _ASSISTANT_BEGUN.match(text)
+            if not role and word and _near(word[0], ("assistant",)):
+                role = re.match(rf"\s*{re.escape(word[0])}\s*", text)
+        spans.append((begin + (role.end() if role else 0), begin + len(text)))
+        begin += len(text)
+    return tuple(_later_spans(spans, 0))
+
+
+def bodies_in_front(
+    sections: Sections, role: str, custom: tuple[str, ...] = (), declared: tuple[str, ...] = ()
+) -> Iterator[int]:
+    """Where clauses end that are messages of their own, ``<|channel|>`` standing in the place of ``<|message|>``.
+
+    That is in front of a known channel, if behind the known one before it there are words of no header.
+    """
+    known = [number for number, _ in _known_channels(sections, custom)]
+    for begin, end in itertools.pairwise(known):
+        clauses = sections[begin:end]
+        header = read_header(clauses, role, custom, declared)
+        if header.wordy and not (header.addressed and _RECIPIENT_FIRST.match(" ".join(text for _, text in clauses))):
+            yield end
 
 
 def _without_format(word: str) -> str:
@@ -367,12 +615,18 @@ def could_become_header(sections: Sections, opening: bool) -> bool:
     At the opening of a reply a word needs three letters to count as the beginning of a role or channel.
     """
     least = 3 if opening else 1
+    later = False
     for number, (kind, text) in enumerate(sections):
         rest, _, _ = _take_recipients(text, ())
         words = rest.split()
+        known: tuple[str, ...] = ("assistant", *CHANNELS) if kind == START else TYPES
         if kind == CHANNEL:
-            clause = _channel_word(rest, ())
-            words = rest[clause.end :].split() if clause else words
+            clause = _clause_of(rest, (), later)
+            if clause and (clause.known or not later):
+                words = rest[clause.end :].split()
+            elif later:
+                known = (*CHANNELS, *TYPES)
+            later |= bool(clause and clause.known)
         elif kind == CONSTRAIN and words and _TYPE_WORD.fullmatch(words[0]):
             words = words[1:]
         for place, word in enumerate(words):
@@ -383,7 +637,7 @@ def could_become_header(sections: Sections, opening: bool) -> bool:
                 continue
             glued = _FORMAT_WORDS.sub("", word, count=1) if _FORMAT_WORD.match(word) else word
             if tail and (
-                _begins(glued, ("assistant", *CHANNELS) if kind == START else TYPES, least)
+                _begins(glued, known, least)
                 or (number and _begins(glued, ("to=",)))
                 or (not number and len(glued) >= min(least, 2) and _begins(glued, ("to=",)))
             ):

@@ -66,3 +66,7 @@ class HarmonyParseError(ValueError):
         )
         self.issue = issue
         self.code, self.offset, self.text = issue
+
+    def __reduce__(self) -> tuple[type[HarmonyParseError], tuple[Issue]]:
+        # An exception is made anew from its arguments, elsewhere (a pool of processes): its own is the issue.
+        return type(self), (self.issue,)

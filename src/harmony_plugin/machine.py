@@ -13,12 +13,24 @@ header reader's; which field a message goes to is routing's, and the machine doe
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import lexer
-from .header import LIMIT, TYPES, Header, Sections, body_behind, could_become_header, is_filler, read_header
+from .header import (
+    LIMIT,
+    TYPES,
+    Header,
+    Sections,
+    Span,
+    bodies_in_front,
+    body_behind,
+    could_become_header,
+    is_filler,
+    is_mark,
+    loose_words,
+    read_header,
+)
 from .lexer import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
 
 __all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine"]
@@ -32,11 +44,6 @@ _NOTES = {RESERVED: "reserved_token", UNKNOWN: "unknown_token", INVALID: "invali
 
 # A channel's name, whole or not.
 _NAME_BEGUN = re.compile(r"\s{0,8}[^\W\d_]{0,24}")
-
-
-def _is_mark(text: str) -> bool:
-    """Whether text is white space or punctuation alone."""
-    return all(c.isspace() or c in "$+<=>^`|~" or unicodedata.category(c)[0] in "PC" for c in text)
 
 
 class Machine:
@@ -56,7 +63,6 @@ class Machine:
         self._pending: list[tuple[str, int, int, int]] = []
         #: Whether nothing has come yet but markers.
         self._opening = True
-        self._closed_by = START
         self.state = HEADER
         self._header: Header | None = None
         self._begin_header(0, explicit=True, role="assistant")
@@ -68,6 +74,8 @@ class Machine:
         """Take tokens, in order."""
         for kind, text, offset, ids in tokens:
             _TABLE[self.state][kind](self, text, offset, ids)
+        if self._unread:
+            self._read_runs()
 
     def take(self) -> list[Event]:
         """The events since the last call."""
@@ -94,7 +102,7 @@ class Machine:
                 self._begin_header(0, explicit=self._explicit, role=role or None)
             self._rebase(0)
             self._prompted = self._explicit
-            self._seeded = len(self._words())
+            self._seeded = self._runs_at = len(self._words())
 
     def finish(self, offset: int) -> None:
         """The output ends here."""
@@ -119,6 +127,7 @@ class Machine:
         # The clauses that are whole, and the one being read.
         self._sections: Sections = ()
         self._kind, self._text = START, ""
+        self._channels = 0
         self._role = role
         self._explicit = explicit
         self._implied = not explicit
@@ -129,15 +138,20 @@ class Machine:
     def _rebase(self, offset: int) -> None:
         self._offset = offset
         self._length = 0
-        self._ids = 0
+        # The text held, run by run: length, ids, offset. Runs of several ids are taken apart once somebody counts, or
+        # the chunk that they came in ends.
+        self._runs: list[tuple[int, int, int]] = []
+        self._unread = False
+        # Where the first of them begins in the header's text.
+        self._runs_at = 0
 
     def _hold(self, text: str, offset: int, ids: int) -> None:
-        room = LIMIT - self._length
-        if len(text) > room:
+        size, room = len(text), LIMIT - self._length
+        if size > room:
             # A channel's or type's name is not cut in two: what it says would be lost, and analysis with it.
             name = _NAME_BEGUN.match(self._text + text)
             room = max(room, name.end() - len(self._text))  # type: ignore[union-attr]  # it matches the empty name, too
-        if len(text) > room:
+        if size > room:
             if ids > 1 and self.apart:
                 # Id by id, so that those behind the limit count where their text goes.
                 for piece, place in self.apart(offset, ids):
@@ -145,13 +159,15 @@ class Machine:
                 return
             # A header has at most 512 characters. The rest is body or loose text, wherever the chunk was cut.
             self._text += text[: room + 1]
-            self._ids += ids
+            self._runs.append((room + 1, ids, offset))
             self._too_long(offset)
             _TABLE[self.state][TEXT](self, text[room + 1 :], offset, 0)
             return
         self._text += text
-        self._length += len(text)
-        self._ids += ids
+        self._length += size
+        self._runs.append((size, ids, offset))
+        if ids > 1:
+            self._unread = True
 
     def _clause(self, kind: int, offset: int) -> None:
         if self._kind == kind and not self._text.strip():
@@ -161,6 +177,7 @@ class Machine:
             return
         self._sections = self._frozen()
         self._kind, self._text = kind, ""
+        self._channels += kind == CHANNEL
 
     def _channel_clause(self, text: str, offset: int, ids: int) -> None:
         self._clause(CHANNEL, offset)
@@ -180,7 +197,65 @@ class Machine:
             return self._text[self._seeded :]
         return "".join([text for _, text in self._frozen()])[self._seeded :]
 
+    def _read_runs(self) -> None:
+        """Take the runs of several ids apart, id by id."""
+        runs: list[tuple[int, int, int]] = []
+        for run in self._runs:
+            _, ids, offset = run
+            if ids > 1 and self.apart:
+                runs += [(len(piece), 1, place) for piece, place in self.apart(offset, ids)]
+            else:
+                runs.append(run)
+        self._runs, self._unread = runs, False
+
+    def _count(self, spans: Sequence[Span]) -> int:
+        """How many ids the text at ``spans`` came in."""
+        if self._unread:
+            self._read_runs()
+        count = waiting = 0
+        place = self._runs_at
+        for length, ids, _ in self._runs:
+            waiting += ids  # an id may add nothing but the beginning of a character
+            if length:
+                if any(begin < place + length and place < end for begin, end in spans):
+                    count += waiting
+                waiting = 0
+                place += length
+        return count
+
+    def _spoken(self, spans: Iterable[Span]) -> tuple[str, int]:
+        """The text at ``spans``, without what the prompt held of it, and how many ids it came in."""
+        joined = "".join([text for _, text in self._frozen()])
+        own = [(max(begin, self._seeded), end) for begin, end in spans if end > self._seeded]
+        return "".join([joined[begin:end] for begin, end in own]), self._count(own)
+
+    def _loose_words(self) -> tuple[str, int]:
+        """The header's words as loose text, and how many ids they came in."""
+        return self._spoken(loose_words(self._frozen(), self._explicit and self._role is None))
+
+    def _is_foreign(self, header: Header) -> bool:
+        """Whether the model plays another role. With no marker in front and none behind, the word is a text's first."""
+        return header.role != "assistant" and (self._explicit or bool(self._sections))
+
+    def _take_bodies_in_front(self, offset: int) -> None:
+        """``<|channel|>`` stood in the place of ``<|message|>``: the messages in front of the last channel."""
+        sections, begin = self._frozen(), 0
+        role = self._read().role
+        for end in bodies_in_front(sections, role, self._custom, self._declared):
+            front = sections[begin:end] if begin == 0 else ((START, ""), *sections[begin:end])
+            self._sections, (self._kind, self._text) = front[:-1], front[-1]
+            self._message_behind(self._read(), True, offset, None)
+            # The header goes on behind it.
+            taken = sum(len(text) for _, text in front)
+            self._seeded = max(0, self._seeded - taken)
+            self._runs_at -= taken
+            self._role, self._implied, self.state = role, False, HEADER
+            self._sections, (self._kind, self._text) = ((START, ""), *sections[end:-1]), sections[-1]
+            begin = end
+
     def _open_message(self, text: str, offset: int, ids: int) -> None:
+        if self._channels > 1:
+            self._take_bodies_in_front(offset)
         header = self._read()
         if self._implied:
             self._issue("missing_start", self._offset)
@@ -209,11 +284,12 @@ class Machine:
             self._issue("stray_marker", offset, text)
         else:
             self._unopened(kind, offset)
-        self._closed_by = kind
         self._begin_header(offset + (1 if ids else len(text)), explicit=False)
 
     def _unopened(self, closed_by: int, offset: int) -> None:
         """A header that ends without ``<|message|>``, at a marker."""
+        if self._channels > 1:
+            self._take_bodies_in_front(offset)
         words = self._words()
         sections = self._frozen()
         if not words.strip() and len(sections) == 1:
@@ -223,10 +299,10 @@ class Machine:
                 self._issue("stray_marker", self._offset)
             return
         header = self._read()
-        if header.role != "assistant":
+        if self._is_foreign(header):
             self._issue("foreign_role", self._offset, words)
-        elif header.addressed:
-            # With a recipient it is not a call.
+        elif header.addressed and not header.wordy:
+            # A call that never came.
             self._issue("missing_message", self._offset, words)
         elif self._says_channel(header):
             self._message_behind(header, closed_by != START, offset)
@@ -235,50 +311,65 @@ class Machine:
         elif len(sections) == 1 and is_filler(sections, self._opening):
             self._issue("filler", self._offset, words)
         else:
-            self._loose_text(words, closed_by, self._offset, self._ids)
+            words, ids = self._loose_words()
+            self._loose_text(words, closed_by, self._offset, ids)
 
     def _says_channel(self, header: Header) -> bool:
         """Whether a header without ``<|message|>`` names a known channel: in a clause, or as role behind a start."""
-        return header.known and (bool(self._sections) or (self._explicit and not self._prompted))
+        return header.known and (bool(self._sections) or (self._explicit and self._role is None))
 
-    def _message_behind(self, header: Header, complete: bool | None, offset: int) -> None:
-        """``<|message|>`` is missing: the words behind the channel are the body. ``complete`` None: it goes on."""
-        before, behind, written = body_behind(self._frozen(), self._custom)
-        written = written or header.written
+    def _message_behind(
+        self, header: Header, complete: bool | None, offset: int, target: str | None = "reasoning"
+    ) -> None:
+        """``<|message|>`` is missing: the words behind the channel are the body. ``complete`` None: it goes on.
+
+        ``target``: where they go behind analysis and commentary; None: where they would with ``<|message|>``.
+        """
+        body = body_behind(self._frozen(), self._custom)
+        behind, ids = self._spoken(body.spans)
+        written = body.written or header.written
         self._issue("missing_message", self._offset)
         for code, words in header.issues:
             if code == "misspelled_channel" and words == written:
                 self._issue(code, self._offset, words)
-        if before:
-            self._issue("header_words", self._offset, before)
+        if body.before:
+            self._issue("header_words", self._offset, body.before)
         if not behind and complete is not None:
             return
-        target = "reasoning" if header.channel in ("analysis", "commentary") else None
+        # A recipient is in the words, or nothing came for it.
+        header = header._replace(channel=body.channel or header.channel, recipient=None)
+        if header.channel not in ("analysis", "commentary"):
+            target = "content" if header.channel == "final" else None
         # Another word that was read as the type is the body's first.
         kind = header.content_type
         if kind is not None and kind.removeprefix("<|constrain|>") not in TYPES:
             kind = None
         self._open(header._replace(target=target, content_type=kind, issues=(), written=written), self._offset)
         if behind:
-            self._events.append((BODY_TEXT, behind, max(0, self._ids - (2 if header.channel == "commentary" else 1))))
+            self._events.append((BODY_TEXT, behind, ids))
         if complete is not None:
             self._close(complete, offset)
 
     def _too_long(self, offset: int) -> None:
-        header = self._read()
         self._issue("header_too_long", self._offset)
-        if header.role == "assistant" and not header.addressed and self._says_channel(header):
-            self._message_behind(header, None, offset)
-        elif header.role != "assistant" or header.addressed:
+        if self._channels > 1:
+            self._take_bodies_in_front(offset)
+        header = self._read()
+        if self._is_foreign(header) or (header.addressed and not header.wordy):
             # Not a call, nobody's text: the rest of it goes where its words go, to an issue.
             words = self._words()
             self._open(header._replace(target="issue", issues=()), self._offset)
-            self._events.append((BODY_TEXT, words, self._ids))
+            self._events.append((BODY_TEXT, words, 0))
+        elif self._says_channel(header):
+            self._message_behind(header, None, offset)
         else:
             self.state = LOOSE
-            self._held = [self._words()]
+            words, self._loose_ids = self._loose_words()
+            self._held = [words]
 
     def _end_of_output(self, offset: int) -> None:
+        if self._channels > 1:
+            self._take_bodies_in_front(offset)
         words = self._words()
         sections = self._frozen()
         if not words and len(sections) == 1:
@@ -291,20 +382,21 @@ class Machine:
             self._issue("incomplete_header", self._offset, words)
         else:
             header = self._read()
-            if header.role != "assistant":
+            if self._is_foreign(header):
                 self._issue("foreign_role", self._offset, words)
-            elif header.addressed:
+            elif header.addressed and not header.wordy:
                 self._issue("incomplete_header", self._offset, words)
             elif self._says_channel(header):
                 self._message_behind(header, False, offset)
             else:
-                self._loose_text(words, RETURN, self._offset, self._ids)
+                words, ids = self._loose_words()
+                self._loose_text(words, RETURN, self._offset, ids)
 
     # LOOSE
 
     def _loose_text(self, text: str, closed_by: int, offset: int, ids: int) -> None:
         """Loose text that has ended: what closed it tells where it goes, or that a later marker will."""
-        if _is_mark(text):
+        if is_mark(text):
             if text:
                 self._issue("loose_text", offset, text)
             return
@@ -337,10 +429,10 @@ class Machine:
 
     def _more_loose(self, text: str, offset: int, ids: int) -> None:
         self._held.append(text)
-        self._ids += ids
+        self._loose_ids += ids
 
     def _loose_ends(self, closed_by: int) -> None:
-        self._loose_text("".join(self._held), closed_by, self._offset, self._ids)
+        self._loose_text("".join(self._held), closed_by, self._offset, self._loose_ids)
         self._held = []
 
     def _loose_to_start(self, text: str, offset: int, ids: int) -> None:
@@ -364,7 +456,6 @@ class Machine:
 
     def _end_in_loose(self, kind: int, text: str, offset: int, ids: int) -> None:
         self._loose_ends(kind)
-        self._closed_by = kind
         self._begin_header(offset + (1 if ids else len(text)), explicit=False)
 
     # BODY
@@ -377,7 +468,6 @@ class Machine:
 
     def _end_in_body(self, kind: int, text: str, offset: int, ids: int) -> None:
         self._close(True, offset)
-        self._closed_by = kind
         self._begin_header(offset + (1 if ids else len(text)), explicit=False)
 
     def _start_in_body(self, text: str, offset: int, ids: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal, get_args
 
-from .dialect import Dialect
+from .dialect import Dialect, FrozenDict
 
 __all__ = ["Options", "Target"]
 
@@ -28,8 +27,10 @@ class Options:
             with the json-repair library (extra ``repair``); such a call is then sent whole, at its end.
         keep: keep the messages for `Stream.reply`. Without, memory stays flat, and arguments are not checked to be JSON
             (unless strict).
-        builtin_tools: calls of gpt-oss's own tools (python, browser, container) that the request does not declare:
-            ``hide`` them, or give them out as ``tool_calls`` for hosts that run them.
+        builtin_tools: calls of gpt-oss's own tools (python, browser, container) that the request does not declare.
+            ``auto``: a tool call where the request offers tools (an agent answers that there is no such tool, and the
+            model goes on), else as ``hide``. ``hide``: reasoning where they stand on the analysis channel, else in an
+            issue. ``tool_calls``: always a tool call, for hosts that run them.
         tool_choice: ``none`` drops every call with an issue, as the client asked for none.
 
     Raises:
@@ -42,7 +43,7 @@ class Options:
     dialect: Dialect = field(default_factory=Dialect)
     arguments: Literal["verbatim", "repair"] = "verbatim"
     keep: bool = True
-    builtin_tools: Literal["hide", "tool_calls"] = "hide"
+    builtin_tools: Literal["auto", "hide", "tool_calls"] = "auto"
     tool_choice: Literal["auto", "none"] = "auto"
 
     def __post_init__(self) -> None:
@@ -50,13 +51,13 @@ class Options:
         for name, value, allowed in (
             ("commentary", self.commentary, targets),
             ("arguments", self.arguments, ("verbatim", "repair")),
-            ("builtin_tools", self.builtin_tools, ("hide", "tool_calls")),
+            ("builtin_tools", self.builtin_tools, ("auto", "hide", "tool_calls")),
             ("tool_choice", self.tool_choice, ("auto", "none")),
             *((f"channels[{channel!r}]", target, targets) for channel, target in self.channels.items()),
         ):
             if value not in allowed:
                 raise ValueError(f"Options({name}={value!r}): it is one of {', '.join(map(repr, allowed))}")
-        object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
+        object.__setattr__(self, "channels", FrozenDict(self.channels))
 
     def __hash__(self) -> int:
         rest = (self.strict, self.commentary, self.arguments, self.keep, self.builtin_tools, self.tool_choice)

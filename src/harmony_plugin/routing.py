@@ -108,7 +108,9 @@ class Router:
         if recipient.startswith("functions.") and (name := recipient[len("functions.") :]):
             return self._call(name)
         if recipient.partition(".")[0] in _BUILTIN and (recipient != "python." and not recipient.startswith("python.")):
-            if self._options.builtin_tools == "tool_calls":
+            wanted = self._options.builtin_tools
+            if wanted == "tool_calls" or (wanted == "auto" and self._declared):
+                # An agent answers that there is no such tool, and the model goes on; an empty turn would end it.
                 return self._call(recipient)
             return _REASONING if header.channel == "analysis" else Route(None, None, "builtin_tool")
         if self._offers_none:

@@ -156,27 +156,29 @@ class Stream:
             HarmonyParseError: strict mode met an issue.
             RuntimeError: the stream is finished. TypeError: neither text nor ids, or not what came before.
         """
-        if len(chunk) == 1:
+        try:
             # One id of plain text in an open body, the common case by far: nothing to decide.
-            piece = self._clean.get(chunk[0])  # type: ignore[arg-type]
-            if piece is not None:
-                mode = self._mode
-                if mode:
-                    self._fast += 1
-                    self._append(piece)
-                    delta: Delta = BareDelta()
-                    if mode == _REASONING:
-                        delta.reasoning_content = piece
-                        delta.content = None
-                        delta.tool_calls = ()
-                    elif mode == _CONTENT:
-                        delta.reasoning_content = None
-                        delta.content = piece
-                        delta.tool_calls = ()
-                    else:
-                        delta.reasoning_content = delta.content = None
-                        delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
-                    return delta
+            piece = self._clean.get(chunk[0]) if len(chunk) == 1 else None  # type: ignore[arg-type]
+        except (TypeError, KeyError):
+            raise _no_chunk(chunk) from None
+        if piece is not None:
+            mode = self._mode
+            if mode:
+                self._fast += 1
+                self._append(piece)
+                delta: Delta = BareDelta()
+                if mode == _REASONING:
+                    delta.reasoning_content = piece
+                    delta.content = None
+                    delta.tool_calls = ()
+                elif mode == _CONTENT:
+                    delta.reasoning_content = None
+                    delta.content = piece
+                    delta.tool_calls = ()
+                else:
+                    delta.reasoning_content = delta.content = None
+                    delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
+                return delta
         return self._fold(self.feed_events(chunk))
 
     def finish(self) -> Delta:
@@ -202,6 +204,8 @@ class Stream:
         """Take a chunk. ``out`` None: nobody wants the events."""
         if self._finished:
             raise RuntimeError("this stream is finished: make a Stream for each reply")
+        if type(chunk) is not list and not isinstance(chunk, str):
+            _check_chunk(chunk)
         if not len(chunk):
             return
         lexer = self._lexer or self._choose(chunk)
@@ -213,7 +217,10 @@ class Stream:
         else:
             if isinstance(lexer, TextLexer):
                 raise TypeError("this stream takes text: its first chunk was text, not token ids")
-            tokens = lexer.feed(chunk)
+            try:
+                tokens = lexer.feed(chunk)
+            except TypeError:
+                raise _no_chunk(chunk) from None
         self._machine.feed(tokens)
         self._advance(out)
 
@@ -295,8 +302,6 @@ class Stream:
     def _lexer_for(self, chunk: str | Sequence[int]) -> IdLexer | TextLexer:
         if isinstance(chunk, str):
             return TextLexer(self._options.dialect)
-        if isinstance(chunk, (bytes, bytearray, dict)) or not hasattr(chunk, "__getitem__"):
-            raise TypeError(f"a chunk is text or a sequence of token ids, not {type(chunk).__name__}")
         return IdLexer(self._vocabulary())
 
     def _vocabulary(self) -> Vocabulary:
@@ -446,6 +451,18 @@ class Stream:
             return text
         self._issue("arguments_repaired", self._body_at, text)
         return _repair(text)
+
+
+def _no_chunk(chunk: object) -> TypeError:
+    what = type(chunk).__name__
+    if isinstance(chunk, (list, tuple)) and chunk:
+        what += f" of {type(chunk[0]).__name__}"
+    return TypeError(f"a chunk is text or a sequence of token ids, not {what}")
+
+
+def _check_chunk(chunk: object) -> None:
+    if isinstance(chunk, (bytes, bytearray, Mapping)) or not hasattr(chunk, "__getitem__"):
+        raise _no_chunk(chunk)
 
 
 def _forget(text: str) -> None:

@@ -25,11 +25,18 @@ MORE = [ChunkStrategy.parse(name) for name in ("char:0", "char:1", "rand:6:2", "
 SPECIAL = frozenset(Dialect().ids.values())
 MARKER = re.compile(f"({'|'.join(map(re.escape, Dialect().markers.values()))})")
 
-# Fixture: why SPEC.md decides otherwise. A deviation that is gone makes its test fail, so that this list stays true.
+# Fixture: why docs/spec.md decides otherwise. A deviation that is gone fails its test, so that this list stays true.
 _PARTIAL = (
     "SPEC 5: output that ends inside a body is that body; a cut call is a call with partial arguments, and length"
 )
-BY_IDS = {"gpt-oss/harmony-truncated-in-arguments": _PARTIAL}
+_BUILTIN = (
+    "SPEC 4: a built-in that nobody declared is a call where the request offers tools: the agent answers that there is "
+    "no such tool, and the model goes on; the suite wants the empty turn that ends it"
+)
+BY_IDS = {
+    "gpt-oss/harmony-truncated-in-arguments": _PARTIAL,
+    "gpt-oss/llamacpp-builtin-python-recipient": _BUILTIN,
+}
 _SPELLED = "SPEC 2: in text, marker strings are markers wherever they stand; only ids tell the spelled ones apart"
 BY_TEXT = BY_IDS | {
     "gpt-oss/harmony-marker-in-arguments": _SPELLED,
