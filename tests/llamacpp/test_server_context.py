@@ -149,4 +149,4 @@ def test_a_file_that_is_no_gguf_says_what_it_is(tmp_path: Any) -> None:
         file = tmp_path / "model.gguf"
         file.write_bytes(content)
         with pytest.raises(ValueError, match=what):
-            stock.read_facts(str(file))
+            stock.check_file(str(file))

@@ -104,6 +104,16 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     one_line(said)
 
 
+def test_another_model_that_is_none_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "no.gguf").write_text("hello")
+    config = tmp_path / "c.yaml"
+    config.write_text(f"models: [{{model: '{build_model()}'}}, {{model: '{tmp_path}/no.gguf'}}]")
+    code, said = start("--config_file", str(config))
+    assert code == MODEL
+    assert "loading" not in said
+    assert f"{tmp_path}/no.gguf: not a GGUF file (it begins b'hell')" in one_line(said)
+
+
 def test_no_model() -> None:
     code, said = start()
     assert code == SETTINGS

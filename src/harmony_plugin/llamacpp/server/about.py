@@ -42,7 +42,7 @@ def banner(engine: Engine, urls: Sequence[str], *, keyed: bool) -> Iterator[str]
     settings, loaded = engine.settings(alias), engine.loaded[alias]
     yield versions()
     facts = loaded.facts
-    known = [facts.architecture, f"{_short(facts.parameters)} parameters", gib(facts.size)] if facts else []
+    known = [facts.architecture, f"{_short(facts.parameters)} parameters", gib(facts.size)]
     yield f"  model      {alias}: {', '.join(word for word in known if word)}; {settings.model}"
     if len(engine.aliases) > 1:
         yield f"             when asked for, in its place: {', '.join(engine.aliases[1:])}"
@@ -53,6 +53,7 @@ def banner(engine: Engine, urls: Sequence[str], *, keyed: bool) -> Iterator[str]
     limit = f"at most {longest:,} tokens" if longest else "as long as the context allows"
     effort = getattr(settings, "reasoning_effort", None) if settings.chat_format == "harmony" else None
     yield f"  replies    {limit}" + (f"; reasoning effort {effort} where a request names none" if effort else "")
+    yield f"  requests   one at a time, {engine.max_queue} may wait for a model"
     for api in ("OpenAI", "Anthropic"):
         base = urls[0] + ("/v1" if api == "OpenAI" else "")
         yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"
@@ -103,7 +104,7 @@ def openai_model(engine: Engine, alias: str) -> Json:
     if context is not None:
         model |= {"context_length": context, "max_model_len": context}
     loaded = engine.loaded.get(alias)
-    if loaded is not None and loaded.facts is not None:
+    if loaded is not None:
         facts = loaded.facts
         model["meta"] = {
             "architecture": facts.architecture,

@@ -18,12 +18,13 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from ...errors import RequestError
 from . import stock
 from .context import Context, Facts, Memory, choose, gib
 from .errors import Busy
@@ -221,11 +222,10 @@ class Generation:
 class Loaded:
     """A model as it was loaded.
 
-    :ivar facts: None: nothing could be read beforehand.
     :ivar seconds: what loading took.
     """
 
-    facts: Facts | None
+    facts: Facts
     context: Context
     seconds: float
 
@@ -246,6 +246,7 @@ class Engine:
         prepare: Callable[[Any, stock.ModelSettings], None] | None = None,
     ) -> None:
         self.on_chunk: Callable[[], None] = lambda: None  # called in the engine's thread
+        self.max_queue = max_queue
         self.line = Line(max_queue)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self.running: Generation | None = None
@@ -261,6 +262,7 @@ class Engine:
         self._names |= {alias: alias for alias in self.aliases}
         #: What each model came to, when it was last loaded.
         self.loaded: dict[str, Loaded] = {}
+        self._starting = False
         self._progress: Progress | None = None
         self._prepare = prepare
         self._proxy: stock.LlamaProxy | None = None
@@ -289,46 +291,80 @@ class Engine:
 
         :raises Exception: whatever llama-cpp-python says of a file it cannot load.
         """
-        self._progress = progress
+        self._starting, self._progress = True, progress
         try:
             self._proxy = stock.Models(list(self._settings.values()), self._load, self.resolve)
-            self.model(self.aliases[0])
+            self._ready(self._proxy(self.aliases[0]), self.aliases[0])
         finally:
-            self._progress = None
+            self._starting, self._progress = False, None
 
     def _load(self, settings: stock.ModelSettings) -> Any:
+        with self._blamed(str(settings.model_alias)):
+            return self._opened(settings)
+
+    def _opened(self, settings: stock.ModelSettings) -> Any:
         """The model of `settings`, with a context that was chosen where they name none."""
         began = time.monotonic()
         local = settings.hf_model_repo_id is None
-        facts = stock.read_facts(settings.model) if local else None
-        context = choose(
-            settings.n_ctx,
-            facts,
-            Memory.at_hand(stock.device_memory()),
-            batch=settings.n_ubatch,
-            flash_attention=settings.flash_attn,
-            cache_types=(settings.type_k, settings.type_v),
-            gpu_layers=settings.n_gpu_layers,
-        )
-        name = str(settings.model_alias)
-        what = f"{name} ({gib(facts.size)})" if facts is not None else name
+        name = what = str(settings.model_alias)
+        if local:
+            what += f" ({gib(Path(settings.model).stat().st_size)})"
         progress = self._progress
-        if progress is None:
+        if not self._starting:
             log.info("loading %s in the place of the model before", what)
+
+        def chosen(facts: Facts | None) -> Context:
+            return choose(
+                settings.n_ctx,
+                facts,
+                Memory.at_hand(stock.device_memory()),
+                batch=settings.n_ubatch,
+                flash_attention=settings.flash_attn,
+                cache_types=(settings.type_k, settings.type_v),
+                gpu_layers=settings.n_gpu_layers,
+            )
+
+        beforehand = stock.read_facts(settings.model) if local and not settings.n_ctx else None
+        context = chosen(beforehand)
         llama = stock.load(
             settings.model_copy(update={"n_ctx": context.tokens}),
             None if progress is None else lambda share: progress(what, share),
         )
-        if facts is None:
-            facts = stock.facts_of(llama.model)
+        facts = stock.facts_of(llama.model)
+        if settings.n_ctx:
+            context = chosen(facts)  # whether it is more than the model was trained for
         context = replace(context, tokens=llama.n_ctx())  # llama.cpp rounds up
         self.loaded[name] = Loaded(facts, context, time.monotonic() - began)
+        if not self._starting:
+            log.info("loaded %s: %d tokens of context, %s", name, context.tokens, context.why)
         return llama
 
     def model(self, alias: str) -> Any:
-        """The loaded model, after unloading another one if need be; only for whoever has the turn."""
+        """The loaded model, after unloading another one if need be; only for whoever has the turn.
+
+        :raises RequestError: it cannot be loaded; the log has why.
+        """
         assert self._proxy is not None, "load() first"
-        llama = self._proxy(alias)
+        with self._blamed(alias):
+            return self._ready(self._proxy(alias), alias)
+
+    @contextmanager
+    def _blamed(self, alias: str) -> Iterator[None]:
+        """A model that cannot be loaded is no fault of the request that named it. At the start the error passes as it
+        is."""
+        try:
+            yield
+        except RequestError:
+            raise
+        except Exception as error:
+            if self._starting:
+                raise
+            log.error("cannot load %s: %s", alias, " ".join(str(error).split()))
+            what = f"The model '{alias}' cannot be loaded; the server's log says why."
+            raise RequestError(what, "model", "model_not_loaded", 503) from error
+
+    def _ready(self, llama: Any, alias: str) -> Any:
+        """`llama`, after what has to be done once with each that was loaded."""
         if llama is not self._prepared:
             self._prepared = None
             stock.set_abort_check(llama, lambda: self.running is not None and self.running.cancelled)

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from .. import ProcessorFactory
-from . import about
+from . import about, stock
 from .app import create_app, create_engine
 from .engine import Engine, Progress
 from .settings import Chosen, Flags, SettingsError, complain, read_settings
@@ -78,6 +78,13 @@ def main(
     except OSError as error:
         complain(_not_bound(chosen, error))
         sys.exit(NO_ADDRESS)
+    for model in chosen.models:
+        try:
+            if model.hf_model_repo_id is None:
+                stock.check_file(model.model)
+        except (OSError, ValueError) as error:
+            complain(f"cannot serve model {model.model}: {error}")
+            sys.exit(NO_MODEL)
     try:
         with interruptible() as check, progress_on(sys.stderr) as progress:
 
@@ -186,7 +193,12 @@ def progress_on(stream: TextIO) -> Iterator[Progress]:
 
     :param stream: a real file; llama-cpp-python turns the process's own output off meanwhile, so this writes to a copy.
     """
-    with open(os.dup(stream.fileno()), "w", encoding=stream.encoding, errors="replace") as out:
+    try:
+        copy = os.dup(stream.fileno())
+    except OSError:  # no real file: nobody looks
+        yield lambda what, share: None
+        return
+    with open(copy, "w", encoding=stream.encoding, errors="replace") as out:
         console = Console(file=out)
         if not console.is_terminal:
             yield _Lines(out).show

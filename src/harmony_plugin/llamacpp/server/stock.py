@@ -32,7 +32,9 @@ __all__ = [
     "ServerSettings",
     "StockServerError",
     "add_arguments",
+    "aliases",
     "chat_handler",
+    "check_file",
     "device_memory",
     "facts_of",
     "from_arguments",
@@ -214,16 +216,20 @@ def _reporting(progress: Callable[[float], None] | None) -> Iterator[None]:
         raise raised[0]
 
 
-def read_facts(path: str) -> Facts:
-    """What the model file at `path` says of itself; reads its vocabulary and no weights (half a second).
-
-    :raises ValueError: the file is no GGUF, or llama.cpp cannot read it.
-    """
+def check_file(path: str) -> None:
+    """:raises ValueError: the file at `path` is no GGUF."""
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
         what = "it is empty" if not magic else "it is a Git LFS pointer" if magic == b"vers" else f"it begins {magic!r}"
         raise ValueError(f"not a GGUF file ({what}); download the .gguf, or convert the model with llama.cpp's tools")
+
+
+def read_facts(path: str) -> Facts:
+    """What the model file at `path` says of itself; reads its vocabulary and no weights (half a second).
+
+    :raises ValueError: llama.cpp cannot read it.
+    """
     low = llama_cpp.llama_cpp
     params = low.llama_model_default_params()
     params.vocab_only = True
