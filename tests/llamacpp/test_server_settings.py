@@ -82,6 +82,15 @@ def test_models_are_called_by_their_files_unless_they_have_an_alias(tmp_path: Pa
     assert "two models are called 'm.gguf'" in told("--config_file", str(config))
 
 
+def test_flags_beside_a_config_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    config = tmp_path / "c.json"
+    config.write_text(f'{{"models": [{{"model": "{tmp_path}/m.gguf"}}]}}')
+    chosen = read_settings(["--config_file", str(config), "--port", "9", "--n_ctx", "5"])
+    assert set(chosen.ignored) == {"--port", "--n_ctx"}
+    assert read_settings(["--model", f"{tmp_path}/m.gguf", "--port", "9"]).ignored == ()
+
+
 # Addresses
 
 

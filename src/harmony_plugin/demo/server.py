@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         except (OSError, ValueError) as error:
             raise SettingsError(f"script: {error}") from error
 
-    serve(
-        ["--headers", "free", "--temperature", "0", *(sys.argv[1:] if argv is None else argv)], parser=parser, hook=hook
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not any(flag.startswith("--config_file") for flag in given):  # that replaces the flags
+        given = ["--headers", "free", "--temperature", "0", *given]
+    serve(given, parser=parser, hook=hook)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ def main(
     except SettingsError as error:
         complain(str(error))
         sys.exit(WRONG_SETTINGS)
+    if chosen.ignored:
+        complain(f"{', '.join(chosen.ignored)}: not read, the config file replaces flags; set it there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     engine = create_engine(chosen.models, chosen.server.max_queue, factory)
     app = create_app(engine, chosen.server)

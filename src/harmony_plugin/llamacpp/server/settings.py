@@ -195,13 +195,17 @@ class ConfigFile(ServerSettings):
 
 @dataclass(frozen=True)
 class Chosen:
-    """What `read_settings` found."""
+    """What `read_settings` found.
+
+    :ivar ignored: flags that were given and are not read, since a config file replaces them.
+    """
 
     server: ServerSettings
     models: list[ModelSettings]
     host: str
     port: int
     arguments: argparse.Namespace
+    ignored: tuple[str, ...] = ()
 
 
 def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = None) -> Chosen:
@@ -244,7 +248,9 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     port = os.environ.get("PORT", str(server.port))
     if not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"PORT: not a port: {port!r}")
-    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments)
+    given = [name for name in Settings.model_fields if getattr(arguments, name, None) is not None]
+    ignored = tuple(f"--{name}" for name in given) if config_file else ()
+    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
 
 
 def _not_a_file(path: Path) -> str:
