@@ -262,9 +262,8 @@ def test_text_with_to_or_functions_in_it_is_no_header(text: str, before: str, cl
     assert fields(split(f"{before}{text}{closer}")) == ("hm" if before else None, text, [])
 
 
-@pytest.mark.parametrize("length", [0, 5000])
 @pytest.mark.parametrize("closer", CLOSERS)
-@pytest.mark.parametrize("tools", [None, [], ["f"]])
+@pytest.mark.parametrize(("tools", "length"), [(None, 0), ([], 0), (["f"], 0), (None, 1000)])
 @pytest.mark.parametrize("text", PROSE)
 def test_text_with_to_or_functions_in_it_behind_a_channel(
     text: str, tools: list[str] | None, closer: str, length: int
@@ -354,6 +353,32 @@ def test_words_in_front_of_the_channel_that_counts_are_text_of_the_one_before(
     raw: str, reasoning: str | None, content: str, end: str
 ) -> None:
     assert fields(split(raw + end)) == (reasoning, content, [])
+
+
+@pytest.mark.parametrize("channel", ["critique", "comment"])
+def test_words_behind_a_channel_that_nobody_knows_are_its_text(channel: str) -> None:
+    reply = split(f"<|channel|>{channel}<|channel|>T 1<|channel|>final<|channel|>X<|end|>")
+    assert fields(reply) == (None, "T 1\nX", [])
+    assert texts(reply, "unknown_channel") == [channel]
+
+
+def test_an_indentation_behind_a_channel_is_the_bodys() -> None:
+    assert fields(split("<|channel|>final\n\n    code()\n<|return|>")) == (None, "    code()\n", [])
+    assert fields(split("<|channel|>final   code()<|return|>")) == (None, "code()", [])
+
+
+def test_a_body_behind_the_type_of_a_call_is_text_and_other_words_there_are_the_type() -> None:
+    reply = split('<|channel|>commentary to=functions.f <|constrain|>json{"a":1}<|call|>')
+    assert fields(reply) == ('to=functions.f {"a":1}', None, [])
+    reply = split("<|channel|>commentary to=functions.f <|constrain|>edit: the file<|call|>")
+    assert fields(reply) == (None, None, [])
+
+
+@pytest.mark.parametrize(("text", "content"), [("functions.f is it.", "functions.f is it."), ("functions.f", None)])
+def test_a_tool_that_speaks_to_nobody(text: str, content: str | None) -> None:
+    reply = split(f"<|channel|>analysis<|message|>hm<|end|><|start|>{text}<|end|>")
+    assert fields(reply) == ("hm", content, [])
+    assert texts(reply, "foreign_role") == ([] if content else [text])
 
 
 def test_a_call_in_two_channels_stays_one() -> None:

@@ -68,6 +68,8 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 _TYPE_WORD = re.compile(r"[A-Za-z][\w./+\-]*", re.ASCII)
 _KNOWN = re.compile(r"analysis|commentary|final")
 _SYNONYM = re.compile(rf"(?:{'|'.join(_SYNONYMS)})(?![\w-])")
+# What stands between a channel and a body: spaces, or the end of the line. An indentation is the body's.
+_GAP = re.compile(r"\s*\n|\s*")
 # A bare type in front of a body whose <|message|> is missing: final json {"a": 1}
 _BARE_TYPE = re.compile(r"\s*(?:json|code)(?=\s*(?:[\[{\"]|$))")
 # The type behind <|constrain|>, a body behind it; any other word there is the body's.
@@ -283,15 +285,15 @@ def _clause_of(text: str, custom: tuple[str, ...], later: bool, glued: bool = Tr
     return clause._replace(end=role + clause.end)
 
 
-def _known_channels(sections: Sections, custom: tuple[str, ...]) -> Iterator[tuple[int, _Clause]]:
-    """The clauses whose channel is known, with their places among the sections."""
+def _channels(sections: Sections, custom: tuple[str, ...]) -> Iterator[tuple[int, _Clause]]:
+    """The clauses that name a channel, with their places among the sections: known ones, or the first if alone."""
     later = False
     for number, (kind, text) in enumerate(sections):
         if kind == CHANNEL:
             clause = _clause_of(text, custom, later)
-            if clause and clause.known:
-                later = True
+            if clause and (clause.known or (not later and is_mark(text[clause.end :]))):
                 yield number, clause
+            later = later or bool(clause)
 
 
 # Headers
@@ -377,7 +379,7 @@ class _Reading:
 
     def _channel_clause(self, text: str, last: bool) -> None:
         self._clauses += 1
-        later = any(clause.known for clause in self._channels)
+        later = bool(self._channels)
         clause = _clause_of(text, self._custom, later, glued=False)
         if clause and not clause.known and (name := _without_glued(clause.channel, self._declared)) in self._declared:
             self._misplaced.append(name)
@@ -404,11 +406,16 @@ class _Reading:
     def _type_clause(self, text: str) -> None:
         plain = [word for word in text.split() if not self._is_functions(word)]
         best = next((word for word in plain if word in TYPES), plain[0] if plain else "")
+        known = best in TYPES or _CONSTRAINED.match(text)
         if match := _TYPE_WORD.match(best):
             self._types.insert(0, f"<|constrain|>{match.group()}")
             plain.remove(best)
             plain += [best[match.end() :]] if match.end() < len(best) else []
-        self._ignored += plain
+        for word in plain:
+            if known:
+                self._ignore(word)
+            else:
+                self._ignored.append(word)
 
     def _ignore(self, word: str) -> None:
         """Take a word that means nothing in a header."""
@@ -525,8 +532,10 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> Body:
     """The words before and behind the channel that counts, for a header whose ``<|message|>`` is missing."""
     channel = written = None
     number, end = 0, 0
-    for place, clause in _known_channels(sections, custom):
-        number, end, channel, written = place, clause.end, clause.channel, clause.written
+    clauses = list(_channels(sections, custom))
+    if any(clause.known for _, clause in clauses) or not _ROLE_AND_CHANNEL.match(sections[0][1]):
+        for place, clause in clauses:
+            number, end, channel, written = place, clause.end, clause.channel, clause.written
     if written is None and (match := _ROLE_AND_CHANNEL.match(sections[0][1])):  # it stands in the place of the role
         end, channel = match.end(), match[1]
     begin = sum(len(text) for _, text in sections[:number])
@@ -540,11 +549,10 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> Body:
     joined = "".join(text for _, text in sections)
     behind = "".join(joined[slice(*span)] for span in spans)
     bare = _BARE_TYPE.match(behind)
-    cut = behind[bare.end() :].lstrip() if bare else behind.lstrip()
+    skip = bare.end() if bare else 0
+    skip = _GAP.match(behind, skip).end()  # type: ignore[union-attr]  # it matches no space, too
     words = [_without_format(word) for _, text in sections[:number] for word in text.split()]
-    return Body(
-        " ".join(filter(None, words)), cut, written, tuple(_later_spans(spans, len(behind) - len(cut))), channel
-    )
+    return Body(" ".join(filter(None, words)), behind[skip:], written, tuple(_later_spans(spans, skip)), channel)
 
 
 def _later_spans(spans: list[Span], skip: int) -> Iterator[Span]:
@@ -580,10 +588,9 @@ def bodies_in_front(
 ) -> Iterator[int]:
     """Where clauses end that are messages of their own, ``<|channel|>`` standing in the place of ``<|message|>``.
 
-    That is in front of a known channel, if behind the known one before it there are words of no header.
+    That is in front of a known channel, if behind the one before it there are words of no header.
     """
-    known = [number for number, _ in _known_channels(sections, custom)]
-    for begin, end in itertools.pairwise(known):
+    for begin, end in itertools.pairwise([number for number, _ in _channels(sections, custom)]):
         clauses = sections[begin:end]
         header = read_header(clauses, role, custom, declared)
         if header.wordy and not (header.addressed and _RECIPIENT_FIRST.match(" ".join(text for _, text in clauses))):

@@ -234,7 +234,12 @@ class Machine:
         return self._spoken(loose_words(self._frozen(), self._explicit and self._role is None))
 
     def _is_foreign(self, header: Header) -> bool:
-        """Whether the model plays another role. With no marker in front and none behind, the word is a text's first."""
+        """Whether the model plays another role. With no marker in front and none behind, the word is a text's first.
+
+        So is a tool's name in front of other words, spoken to nobody.
+        """
+        if header.author not in (None, "tool") and header.wordy and header.recipient is None:
+            return False
         return header.role != "assistant" and (self._explicit or bool(self._sections))
 
     def _take_bodies_in_front(self, offset: int) -> None:

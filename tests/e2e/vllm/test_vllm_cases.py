@@ -11,7 +11,10 @@ from vllm_rig.cases import Case, load, right
 from vllm_rig.replies import APIS, Api, Clients, Script, Told, comparable, gather_bounded
 from vllm_rig.server import Launch
 
+from harmony_plugin import Dialect
+
 CASES = load()
+MARKERS = tuple(Dialect().markers.values())
 MODES = (False, True)
 
 
