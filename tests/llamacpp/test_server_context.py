@@ -56,6 +56,10 @@ def test_less_where_it_does_not_and_it_says_why() -> None:
     assert smaller.tokens == TRAINED
 
 
+def test_scores_of_every_position_take_most_of_all() -> None:
+    assert choose(None, LARGE, Memory(64 * GIB), all_logits=True).tokens * 4 * LARGE.vocabulary < 50 * GIB
+
+
 def test_an_agents_first_request_fits_a_model_on_a_small_machine() -> None:
     assert choose(None, LARGE, Memory(16 * GIB), flash_attention=True).tokens > 16_281 + 8_000
 

@@ -100,6 +100,7 @@ def choose(
     flash_attention: bool = False,
     cache_types: tuple[int | None, int | None] = (None, None),
     gpu_layers: int = 0,
+    all_logits: bool = False,
 ) -> Context:
     """The context for a model.
 
@@ -108,6 +109,7 @@ def choose(
     :param batch: llama.cpp's `n_ubatch`.
     :param cache_types: ggml's numbers for the types of keys and values; None: 16 bits.
     :param gpu_layers: layers on GPUs; -1: all.
+    :param all_logits: whether the scores of every position are kept (`logits_all`).
     """
     trained = facts.trained if facts is not None else None
     if asked:
@@ -122,6 +124,8 @@ def choose(
     each = _bytes_a_token(facts, batch, flash_attention, cache_types)
     if each is None:
         return Context(min(trained, UNSEEN), "what its layers need is not known; --n_ctx sets it")
+    if all_logits:
+        each += 4 * facts.vocabulary
     share = _share_on_device(facts, gpu_layers) if memory.device is not None else 0.0
     buffers = SPARE + 4 * facts.vocabulary * batch
     holds, there = min(

@@ -322,6 +322,7 @@ class Engine:
                 flash_attention=settings.flash_attn,
                 cache_types=(settings.type_k, settings.type_v),
                 gpu_layers=settings.n_gpu_layers,
+                all_logits=settings.logits_all,
             )
 
         beforehand = stock.read_facts(settings.model) if local and not settings.n_ctx else None
