@@ -68,6 +68,8 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -
     (tmp_path / "gpt-oss-20b-mxfp4.gguf").touch()
     assert told("--model", str(tmp_path / "gpt-oss-20b.gguf")).endswith("(did you mean gpt-oss-20b-mxfp4.gguf?)")
     assert "gpt-oss-20b-mxfp4.gguf" in told("--model", str(tmp_path / "other"))
+    repository = told("--model", "openai/gpt-oss-20b")
+    assert repository.endswith("(if that is a repository: --hf_model_repo_id openai/gpt-oss-20b --model FILE.gguf)")
     folder = told("--model", str(tmp_path))
     assert "is a folder" in folder
     assert "gpt-oss-20b-mxfp4.gguf" in folder

@@ -53,7 +53,12 @@ def test_no_page_loads_scripts_from_elsewhere(http: httpx.Client) -> None:
         answer = http.get(path)
         assert answer.status_code == 404
         assert "GET / lists the endpoints" in answer.json()["error"]["message"]
-    assert "/v1/completions" in http.get("/openapi.json").json()["paths"]
+
+
+def test_what_is_listed_is_served(http: httpx.Client) -> None:
+    served = http.get("/openapi.json").json()["paths"].keys() | {"/openapi.json"}
+    for paths in http.get("/").json()["endpoints"].values():
+        assert set(paths) <= served
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,9 @@ def _not_a_file(path: Path) -> str:
     there = f"; in {folder}: {', '.join(models[:5])}{', …' if models[5:] else ''}" if models else ""
     if path.is_dir():
         return f"model {path} is a folder: name the .gguf file in it{there}"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix != ".gguf":
+        repository = f"--hf_model_repo_id {path} --model FILE.gguf"
+        return f"model file not found: {path} (if that is a repository: {repository})"
     return f"model file not found: {path}{did_you_mean(path.name, models) or there}"
 
 
