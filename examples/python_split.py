@@ -17,10 +17,7 @@ print(reply.to_openai())
 print(reply.finish_reason())
 
 stream = Stream(tools=["get_weather"], options=Options(commentary="reasoning"))
-for place in range(0, len(OUTPUT), 12):
-    if delta := stream.feed(OUTPUT[place : place + 12]):
-        print(delta.to_openai())
-if delta := stream.finish():
+for delta in stream.deltas(OUTPUT[place : place + 12] for place in range(0, len(OUTPUT), 12)):
     print(delta.to_openai())
 
 # Whatever was wrong with the output is told, never raised (unless Options(strict=True)).

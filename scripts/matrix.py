@@ -54,7 +54,8 @@ def sources(version: str) -> Path:
 
 
 def environment(version: str) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(sources(version)), "VLLM_NO_USAGE_STATS": "1"}
+    path = os.pathsep.join((str(sources(version)), str(ROOT / "src")))  # this checkout's plugin, whatever is installed
+    return os.environ | {"PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1"}
 
 
 def too_old(version: str) -> tuple[bool, str]:

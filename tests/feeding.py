@@ -152,4 +152,5 @@ def check_strict(output: Chunk, reply: Reply, **how: Any) -> None:
     with pytest.raises(HarmonyParseError) as caught:
         parse(output, options=strict, **how)
     assert caught.value.issue == first
-    assert (caught.value.code, caught.value.offset, caught.value.text) == first
+    error = caught.value
+    assert (error.code, error.offset, error.text, error.unit) == first

@@ -633,7 +633,7 @@ def test_held_text_is_never_taken_back() -> None:
 def test_strict_stops_at_the_first_issue_and_stays_stopped() -> None:
     stream = Stream(options=Options(strict=True))
     assert stream.feed("<|channel|>final<|message|>a").content == "a"
-    with pytest.raises(ValueError, match=r"stray_marker at 28.*<\|message\|>"):
+    with pytest.raises(ValueError, match=r"stray_marker at character 28: .*<\|message\|>"):
         stream.feed("<|message|>b")
     with pytest.raises(RuntimeError, match="finished"):
         stream.feed("c")

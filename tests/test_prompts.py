@@ -1,4 +1,4 @@
-"""Prompts: OpenAI messages to Harmony ids. The library's own renderings are the reference."""
+"""Prompts: OpenAI messages to Harmony ids, beside the text of OpenAI's guide and the library's own renderings."""
 
 from __future__ import annotations
 
@@ -210,13 +210,13 @@ def test_replayed_turn_is_in_the_order_the_model_writes(prompts: Prompts) -> Non
         "<|start|>assistant<|channel|>commentary<|message|>Let me look.<|end|>"
         '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>'
         '<|start|>assistant<|channel|>commentary to=functions.g <|constrain|>json<|message|>{"b":2}<|call|>'
-        "<|start|>functions.g<|channel|>commentary to=assistant<|message|>G<|end|>"
-        "<|start|>functions.f<|channel|>commentary to=assistant<|message|>F<|end|>"
+        "<|start|>functions.g to=assistant<|channel|>commentary<|message|>G<|end|>"
+        "<|start|>functions.f to=assistant<|channel|>commentary<|message|>F<|end|>"
         "<|start|>assistant"
     )
 
 
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_is_kept_in_a_running_tool_loop_and_dropped_after_an_answer(prompts: Prompts, field: str) -> None:
     loop = [
         USER,
@@ -233,12 +233,84 @@ def test_reasoning_is_kept_in_a_running_tool_loop_and_dropped_after_an_answer(pr
     assert "LATER" in body(prompts, *answered, {"role": "assistant", field: "LATER", "tool_calls": [call("c9")]})
 
 
+@pytest.mark.parametrize(
+    ("message", "thought"),
+    [
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "T", "index": 0}]}, "T"),
+        ({"reasoning_details": [{"type": "reasoning.summary", "summary": "S"}]}, "S"),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": t} for t in "TU"]}, "T\nU"),
+        # A stream's pieces, as clients gather them.
+        ({"reasoning_details": [{"type": "reasoning.text", "text": t, "index": 0} for t in "TU"]}, "TU"),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, {"type": "other", "text": "T"}]}, "T"),
+        ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, 5, {"text": 5}]}, None),
+        ({"reasoning": "T", "reasoning_details": [{"type": "reasoning.text", "text": "T"}]}, "T"),
+        ({"reasoning_content": "", "reasoning": None, "thinking": "T"}, "T"),
+        ({"content": [{"type": "thinking", "thinking": "T"}, {"type": "text", "text": "A"}]}, "T"),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "T"}]}]}, "T"),
+        ({"content": [{"type": "redacted_thinking", "data": "x"}]}, None),
+    ],
+)
+def test_reasoning_is_taken_back_wherever_clients_put_it(
+    prompts: Prompts, message: dict[str, Any], thought: str | None
+) -> None:
+    text = body(prompts, USER, {"role": "assistant", "content": None, **message, "tool_calls": [call()]})
+    analysis = f"<|start|>assistant<|channel|>analysis<|message|>{thought}<|end|>" if thought else ""
+    answer = "<|start|>assistant<|channel|>commentary<|message|>A<|end|>" if "A" in str(message) else ""
+    assert text == (
+        f"<|start|>user<|message|>hi<|end|>{analysis}{answer}<|start|>assistant<|channel|>commentary to=functions.f "
+        "<|constrain|>json<|message|>{}<|call|><|start|>assistant"
+    )
+
+
+PICTURES = [
+    ({"type": "image_url", "image_url": {"url": "data:x"}}, "image"),
+    ({"type": "input_audio", "input_audio": {"data": "x"}}, "audio"),
+    ({"type": "file", "file": {"filename": "a.pdf", "file_data": "x"}}, "file 'a.pdf'"),
+    ({"type": "input_file", "filename": "a.pdf"}, "file 'a.pdf'"),
+    ({"type": "brand_new"}, "brand_new"),
+]
+
+
+@pytest.mark.parametrize(("part", "name"), PICTURES)
+def test_a_placeholder_stands_for_what_cannot_be_read(prompts: Prompts, part: dict[str, Any], name: str) -> None:
+    shown = f"[{name} left out: this model reads text only]"
+    parts = [{"type": "text", "text": "Look: "}, part]
+    turns = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": parts, "tool_calls": [call()]},
+        {"role": "tool", "tool_call_id": "c1", "content": parts},
+    ]
+    assert body(prompts, *turns, USER) == (
+        f"<|start|>user<|message|>Look: {shown}<|end|>"
+        f"<|start|>assistant<|channel|>commentary<|message|>Look: {shown}<|end|>"
+        "<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>"
+        f"<|start|>functions.f to=assistant<|channel|>commentary<|message|>Look: \n{shown}<|end|>"
+        "<|start|>user<|message|>hi<|end|><|start|>assistant"
+    )
+    for refused in ([*turns, turns[0]], [turns[0], *turns[1:]], [{"role": "system", "content": parts}, USER]):
+        with pytest.raises(RequestError) as error:
+            prompts.render(refused)
+        assert error.value.code == "unsupported_content_part"
+
+
+def test_text_parts_of_a_result_are_lines(prompts: Prompts) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    text = body(
+        prompts,
+        {"role": "user", "content": parts},
+        {"role": "assistant", "tool_calls": [call()]},
+        {"role": "tool", "tool_call_id": "c1", "content": parts},
+    )
+    assert "<|message|>onetwo<|end|>" in text
+    assert "<|message|>one\ntwo<|end|>" in text
+
+
 def test_calls_of_builtin_tools_go_where_gpt_oss_makes_them(prompts: Prompts) -> None:
     turn = {"role": "assistant", "tool_calls": [call("1", "python", "print(1)")]}
     result = {"role": "tool", "tool_call_id": "1", "content": "1"}
     text = body(prompts, USER, turn, result)
     assert "<|start|>assistant to=python<|channel|>analysis <|constrain|>code<|message|>print(1)<|call|>" in text
-    assert "<|start|>python<|channel|>commentary to=assistant<|message|>1<|end|>" in text
+    assert "<|start|>python to=assistant<|channel|>commentary<|message|>1<|end|>" in text
     assert "to=functions.python" in body(prompts, USER, turn, result, tools=[tool("python")])
 
 
@@ -250,7 +322,7 @@ def test_legacy_function_messages(prompts: Prompts) -> None:
         {"role": "function", "name": "f", "content": "R"},
     )
     assert "to=functions.f <|constrain|>json<|message|>{}<|call|>" in text
-    assert "<|start|>functions.f<|channel|>commentary to=assistant<|message|>R<|end|>" in text
+    assert "<|start|>functions.f to=assistant<|channel|>commentary<|message|>R<|end|>" in text
 
 
 # Tools and formats.
@@ -454,14 +526,30 @@ TEXTS = st.one_of(
 )
 
 
+@given(TEXTS, TEXTS.filter(str.strip))
+def test_a_tool_result_is_the_guides_to_the_id(prompts: Prompts, text: str, name: str) -> None:
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [call("1", name), call("2", "python")]},
+        {"role": "tool", "tool_call_id": "1", "content": text},
+        {"role": "tool", "tool_call_id": "2", "content": text},
+    ]
+    end, ids = ENCODING.encode("<|end|>", allowed_special="all"), []
+    for author in (name if name.startswith("functions.") else f"functions.{name}", "python"):
+        ids += ENCODING.encode("<|start|>", allowed_special="all")
+        ids += ENCODING.encode(f"{author} to=assistant", disallowed_special=())
+        ids += ENCODING.encode("<|channel|>commentary<|message|>", allowed_special="all")
+        ids += ENCODING.encode(text, disallowed_special=()) + end
+    ids += ENCODING.encode("<|start|>assistant", allowed_special="all")
+    assert prompts.render(messages)[-len(ids) :] == ids
+
+
 @given(TEXTS, TEXTS, TEXTS.filter(str.strip))
 def test_messages_are_the_librarys_to_the_id(prompts: Prompts, one: str, other: str, name: str) -> None:
+    # But for tool results, whose headers the library writes in another order than the guide.
     messages = [
         {"role": "user", "content": one},
         {"role": "assistant", "content": other, "reasoning_content": one, "tool_calls": [call("1", name, other)]},
-        {"role": "tool", "tool_call_id": "1", "content": one},
         {"role": "assistant", "content": None, "tool_calls": [call("2", "python", other)]},
-        {"role": "tool", "tool_call_id": "2", "content": other},
         {"role": "developer", "content": other},
         {"role": "assistant", "content": "", "reasoning_content": other},
     ]

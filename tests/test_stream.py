@@ -386,7 +386,7 @@ def test_issue_codes_are_documented() -> None:
 
 
 def test_strict_error_says_what_and_where() -> None:
-    with pytest.raises(HarmonyParseError, match=r"stray_marker at 27: .*'<\|message\|>'") as caught:
+    with pytest.raises(HarmonyParseError, match=r"stray_marker at character 27: .*'<\|message\|>'") as caught:
         parse("<|channel|>final<|message|><|message|>", options=Options(strict=True))
     assert caught.value.issue == Issue("stray_marker", 27, "<|message|>")
     assert isinstance(caught.value, ValueError)
@@ -696,9 +696,10 @@ def test_settings_and_errors_go_through_copies_and_pools(copied: Any) -> None:
         assert (other, hash(other)) == (value, hash(value))
     assert asdict(options)["channels"] == {"x": "drop"}
     assert asdict(options)["dialect"]["markers"]["start"] == "<s>"
-    error = copied(HarmonyParseError(Issue("stray_marker", 3, "x")))
-    assert (error.issue, error.code, error.offset, error.text) == (("stray_marker", 3, "x"), "stray_marker", 3, "x")
-    assert "stray_marker at 3" in str(error)
+    issue = Issue("stray_marker", 3, "x", "tokens")
+    error = copied(HarmonyParseError(issue))
+    assert (error.issue, error.code, error.offset, error.text, error.unit) == (issue, *issue)
+    assert "stray_marker at token 3" in str(error)
 
 
 def _strict(raw: str) -> Reply:
@@ -707,7 +708,7 @@ def _strict(raw: str) -> Reply:
 
 def test_strict_mode_in_a_pool_of_processes() -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        with pytest.raises(HarmonyParseError, match="stray_marker at 27"):
+        with pytest.raises(HarmonyParseError, match="stray_marker at character 27"):
             pool.submit(_strict, "<|channel|>final<|message|><|message|>").result()
         assert pool.submit(_strict, "<|channel|>final<|message|>ok").result().content == "ok"
         # The same settings are the same in another process, where strings have other hashes.

@@ -5,24 +5,33 @@ The core: no I/O, no server, no dependencies. `parse` for a whole reply, `Stream
 """
 
 from .dialect import Dialect
-from .events import Delta, Ended, Message, Reply, Started, Text, ToolCall, ToolCallDelta
-from .issues import CODES, HarmonyParseError, Issue
-from .options import Options
+from .errors import HarmonyError, RequestError
+from .events import Delta, Ended, Event, Message, Reply, Started, Text, ToolCall, ToolCallDelta
+from .issues import CODES, Code, HarmonyParseError, Issue
+from .options import Options, Target
+from .routing import Field
 from .stream import Stream, parse
 from .vocabulary import Vocabulary
 
+#: Everything public, and nothing else is: a test holds this list and the signatures.
 __all__ = [
     "CODES",
+    "Code",
     "Delta",
     "Dialect",
     "Ended",
+    "Event",
+    "Field",
+    "HarmonyError",
     "HarmonyParseError",
     "Issue",
     "Message",
     "Options",
     "Reply",
+    "RequestError",
     "Started",
     "Stream",
+    "Target",
     "Text",
     "ToolCall",
     "ToolCallDelta",
@@ -30,3 +39,9 @@ __all__ = [
     "parse",
 ]
 __version__ = "0.1.0"
+
+for _name in __all__:
+    # Where a name is imported from is what it says of itself, in messages and in pickles.
+    if getattr(globals()[_name], "__module__", "").startswith(f"{__name__}."):
+        globals()[_name].__module__ = __name__
+del _name

@@ -29,6 +29,8 @@ _IDS = {
     "call": 200012,
     "endoftext": 199999,
 }
+#: The ids behind the last ordinary one: markers, and those that mean nothing yet.
+_RESERVED = range(199998, 201088)
 
 
 class FrozenDict(dict[_K, _V]):
@@ -46,7 +48,7 @@ class FrozenDict(dict[_K, _V]):
         return type(self), (dict(self),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Dialect:
     """The spelling of the markers. ``Dialect()`` is o200k_harmony, gpt-oss's own.
 
@@ -60,7 +62,7 @@ class Dialect:
 
     markers: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
-    reserved: Container[int] = range(199998, 201088)
+    reserved: Container[int] = _RESERVED
 
     def __post_init__(self) -> None:
         for name, given in (("markers", self.markers), ("ids", self.ids)):
@@ -84,9 +86,17 @@ class Dialect:
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]
 
-    def __reduce__(self) -> tuple[type[Dialect], tuple[Mapping[str, str], Mapping[str, int], Container[int]]]:
+    def __repr__(self) -> str:
+        """What differs from Harmony's own."""
+        markers = {kind: text for kind, text in self.markers.items() if text != f"<|{kind}|>"}
+        ids = {kind: token for kind, token in self.ids.items() if token != _IDS[kind]}
+        values = [f"{name}={value!r}" for name, value in (("markers", markers), ("ids", ids)) if value]
+        values += [f"reserved={self.reserved!r}"] if self.reserved != _RESERVED else []
+        return f"Dialect({', '.join(values)})"
+
+    def __reduce__(self) -> tuple[Callable[..., Dialect], tuple[Mapping[str, str], Mapping[str, int], Container[int]]]:
         # Made anew: the hash of strings is another in another process.
-        return type(self), (self.markers, self.ids, self.reserved)
+        return _dialect, (self.markers, self.ids, self.reserved)
 
     @classmethod
     def from_vocabulary(
@@ -113,3 +123,7 @@ class Dialect:
         # An id no vocabulary has keeps the kind out of the way where the model has no such token.
         ids.setdefault("endoftext", -1)
         return cls(markers=spelled, ids=ids, reserved=reserved)
+
+
+def _dialect(markers: Mapping[str, str], ids: Mapping[str, int], reserved: Container[int]) -> Dialect:
+    return Dialect(markers=markers, ids=ids, reserved=reserved)

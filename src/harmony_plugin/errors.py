@@ -1,14 +1,19 @@
-"""The error for requests that cannot be served as asked. Knows nothing of HTTP beyond the number of a status.
+"""The errors' common root, and the one for requests that cannot be served as asked. Knows nothing of HTTP beyond the
+number of a status.
 
 What the model writes never raises this; see `HarmonyParseError` for the core's strict mode.
 """
 
 from __future__ import annotations
 
-__all__ = ["RequestError"]
+__all__ = ["HarmonyError", "RequestError"]
 
 
-class RequestError(ValueError):
+class HarmonyError(Exception):
+    """The root of all errors that are this package's own."""
+
+
+class RequestError(HarmonyError, ValueError):
     """What the caller asked for is wrong, and the message says what to change.
 
     The attributes are those of OpenAI's error body (`message`, `param`, `code`; `type` is `invalid_request_error`).

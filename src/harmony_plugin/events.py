@@ -53,9 +53,15 @@ class ToolCallDelta(NamedTuple):
 
 
 class Delta:
-    """What one chunk adds to the reply. Falsy when that is nothing.
+    """What one chunk adds to the reply. Falsy when that is nothing; two in a row add up with ``+``.
 
     ``reasoning_content`` and ``content``: text to append, or None. ``tool_calls``: a tuple of `ToolCallDelta`.
+
+    >>> from harmony_plugin import Delta
+    >>> Delta(content="Hel") + Delta(content="lo.")
+    Delta(content='Hello.')
+    >>> (Delta() + Delta(reasoning_content="So.")).to_openai()
+    {'reasoning_content': 'So.'}
     """
 
     __slots__ = ("content", "reasoning_content", "tool_calls")
@@ -81,6 +87,19 @@ class Delta:
             fields["tool_calls"] = self.tool_calls
         return fields
 
+    def __add__(self, later: Delta) -> Delta:
+        if not isinstance(later, Delta):
+            return NotImplemented
+        calls = {call.index: call for call in self.tool_calls}
+        for call in later.tool_calls:
+            known = calls.get(call.index)
+            calls[call.index] = call if known is None else known._replace(arguments=known.arguments + call.arguments)
+        return Delta(
+            _added(self.reasoning_content, later.reasoning_content),
+            _added(self.content, later.content),
+            tuple(calls.values()),
+        )
+
     def __bool__(self) -> bool:
         return self.content is not None or self.reasoning_content is not None or bool(self.tool_calls)
 
@@ -99,6 +118,10 @@ class Delta:
         if self.tool_calls:
             delta["tool_calls"] = [call.to_openai() for call in self.tool_calls]
         return delta
+
+
+def _added(text: str | None, later: str | None) -> str | None:
+    return later if text is None else text if later is None else text + later
 
 
 class BareDelta(Delta):
@@ -180,6 +203,13 @@ class Joiner:
 
 class Reply(NamedTuple):
     """A whole reply, split.
+
+    >>> from harmony_plugin import parse
+    >>> reply = parse("<|channel|>analysis<|message|>Easy.<|end|><|start|>assistant<|channel|>final<|message|>4")
+    >>> reply.to_openai()
+    {'role': 'assistant', 'content': '4', 'reasoning_content': 'Easy.'}
+    >>> reply.finish_reason(cut=True)
+    'length'
 
     ``reasoning_content`` and ``content`` are None where the model wrote none. ``reasoning_tokens``: generated ids whose
     text went to reasoning, None for text input. ``issues``: what was wrong with the output (`harmony_plugin.CODES`).

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from .issues import Code
 from .lexer import CHANNEL, CONSTRAIN, START
 
 __all__ = [
@@ -88,7 +89,7 @@ class Header(NamedTuple):
     recipient: str | None = None
     content_type: str | None = None
     known: bool = False
-    issues: tuple[tuple[str, str], ...] = ()
+    issues: tuple[tuple[Code, str], ...] = ()
     target: str | None = None
     #: The channel as the model spelled it; ``channel`` is the one meant.
     written: str | None = None
@@ -307,7 +308,7 @@ class _Reading:
         self._author: str | None = None
         self._custom = custom
         self._declared = declared
-        self._issues: list[tuple[str, str]] = []
+        self._issues: list[tuple[Code, str]] = []
         self._recipients: list[str] = []
         # functions.NAME without to=, in the order of the header.
         self._misplaced: list[str] = []

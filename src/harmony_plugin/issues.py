@@ -5,12 +5,47 @@ Knows nothing of how they are found. SPEC: "Nothing is lost silently": text that
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-__all__ = ["CODES", "HarmonyParseError", "Issue"]
+from .errors import HarmonyError
+
+__all__ = ["CODES", "Code", "HarmonyParseError", "Issue", "Unit"]
+
+Code = Literal[
+    "missing_start",
+    "missing_end",
+    "missing_message",
+    "missing_role",
+    "incomplete_header",
+    "header_words",
+    "header_too_long",
+    "stray_marker",
+    "filler",
+    "loose_text",
+    "missing_channel",
+    "repeated_channel",
+    "misspelled_channel",
+    "unknown_channel",
+    "repeated_recipient",
+    "misplaced_recipient",
+    "misspelled_role",
+    "repeated_role",
+    "foreign_role",
+    "swapped_call",
+    "builtin_tool",
+    "dropped_call",
+    "dropped_text",
+    "arguments_not_json",
+    "arguments_repaired",
+    "reserved_token",
+    "unknown_token",
+    "invalid_utf8",
+]
+#: What an issue's offset counts.
+Unit = Literal["tokens", "characters"]
 
 #: Every code that an `Issue` can carry, with its meaning.
-CODES: Final[dict[str, str]] = {
+CODES: Final[dict[Code, str]] = {
     "missing_start": "a message began without <|start|>; taken as <|start|>assistant",
     "missing_end": "a message ended without an end marker, because another one began",
     "missing_message": "a header ended without <|message|>; text: what reached no field",
@@ -48,24 +83,25 @@ BY_SETTING: Final = frozenset({"dropped_call", "dropped_text", "builtin_tool"})
 class Issue(NamedTuple):
     """One thing that was wrong.
 
-    ``code``: a key of `CODES`. ``offset``: where, counted in token ids or in characters of the output, as the output
-    was given. ``text``: the model's text that reached no other field, or the marker or word meant; else "".
+    ``code``: a key of `CODES`. ``offset``: where in the output, counted in ``unit``: token ids, or characters where the
+    output was given as text. ``text``: the model's text that reached no other field, or the marker or word meant;
+    else "".
     """
 
-    code: str
+    code: Code
     offset: int
     text: str = ""
+    unit: Unit = "characters"
 
 
-class HarmonyParseError(ValueError):
-    """Strict mode met an issue. ``issue`` is that `Issue`; ``code``, ``offset`` and ``text`` are its own."""
+class HarmonyParseError(HarmonyError, ValueError):
+    """Strict mode met an issue. ``issue`` is that `Issue`; ``code``, ``offset``, ``text`` and ``unit`` are its own."""
 
     def __init__(self, issue: Issue) -> None:
-        super().__init__(
-            f"{issue.code} at {issue.offset}: {CODES[issue.code]}" + (f" ({issue.text!r})" if issue.text else "")
-        )
+        where = f"token {issue.offset}" if issue.unit == "tokens" else f"character {issue.offset}"
+        super().__init__(f"{issue.code} at {where}: {CODES[issue.code]}" + (f" ({issue.text!r})" if issue.text else ""))
         self.issue = issue
-        self.code, self.offset, self.text = issue
+        self.code, self.offset, self.text, self.unit = issue
 
     def __reduce__(self) -> tuple[type[HarmonyParseError], tuple[Issue]]:
         # An exception is made anew from its arguments, elsewhere (a pool of processes): its own is the issue.

@@ -31,6 +31,7 @@ from .header import (
     loose_words,
     read_header,
 )
+from .issues import Code
 from .lexer import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
 
 __all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine"]
@@ -40,7 +41,7 @@ HEADER, BODY, LOOSE = range(3)
 
 Event = tuple[Any, ...]
 
-_NOTES = {RESERVED: "reserved_token", UNKNOWN: "unknown_token", INVALID: "invalid_utf8"}
+_NOTES: dict[int, Code] = {RESERVED: "reserved_token", UNKNOWN: "unknown_token", INVALID: "invalid_utf8"}
 
 # A channel's name, whole or not.
 _NAME_BEGUN = re.compile(r"\s{0,8}[^\W\d_]{0,24}")
@@ -117,7 +118,7 @@ class Machine:
             self._emit_loose(text, "content", ids)
         self._pending.clear()
 
-    def _issue(self, code: str, offset: int, text: str = "") -> None:
+    def _issue(self, code: Code, offset: int, text: str = "") -> None:
         self._events.append((ISSUE, code, offset, text))
 
     # HEADER

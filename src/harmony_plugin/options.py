@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from .dialect import Dialect, FrozenDict
@@ -14,9 +14,14 @@ __all__ = ["Options", "Target"]
 Target = Literal["content", "reasoning", "drop"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Options:
     """How to split. The defaults are what an OpenAI client expects.
+
+    >>> from harmony_plugin import Options, parse
+    >>> parse("<|channel|>commentary<|message|>I look it up.<|end|>", options=Options(commentary="reasoning")).content
+    >>> Options(commentary="reasoning")
+    Options(commentary='reasoning')
 
     Args:
         strict: raise `HarmonyParseError` at the first issue instead of recovering.
@@ -59,6 +64,16 @@ class Options:
                 raise ValueError(f"Options({name}={value!r}): it is one of {', '.join(map(repr, allowed))}")
         object.__setattr__(self, "channels", FrozenDict(self.channels))
 
+    def __repr__(self) -> str:
+        """What differs from the defaults."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return (
+            f"Options({', '.join(f'{name}={value!r}' for name, value in values if value != getattr(_DEFAULTS, name))})"
+        )
+
     def __hash__(self) -> int:
         rest = (self.strict, self.commentary, self.arguments, self.keep, self.builtin_tools, self.tool_choice)
         return hash((rest, self.dialect, tuple(sorted(self.channels.items()))))
+
+
+_DEFAULTS = Options()

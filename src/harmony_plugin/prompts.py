@@ -2,7 +2,9 @@
 
 Text that people, tools or models wrote is always encoded as ordinary tokens: whatever it spells, it cannot become a
 marker. Knows nothing of any server or engine, and nothing of how output is split. Source: OpenAI's format guide
-(openai/harmony, docs/format.md); cases/render.jsonl holds what the library itself makes of conversations.
+(openai/harmony, docs/format.md). The library writes system and developer messages; the headers of all others are
+written here as the guide writes them, since the library's order of a tool result's header is another one
+(`functions.f<|channel|>commentary to=assistant`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from .dialect import Dialect
 from .errors import RequestError
 from .vocabulary import harmony_encoding
 
@@ -40,7 +43,27 @@ REASONING_EFFORTS: Mapping[str, Effort] = {
 IDENTITY = "You are ChatGPT, a large language model trained by OpenAI."
 BUILTIN_TOOLS = ("browser", "python")
 BUILTIN_NAMESPACES = ("browser", "python", "container")
-TEXT_PARTS = ("text", "input_text", "output_text")
+# Kinds of content parts, of OpenAI's two APIs: those that hold text, and the field that does.
+TEXT_PARTS = {
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "summary_text": "text",
+    "reasoning_text": "text",
+    "refusal": "refusal",
+}
+MEDIA = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "computer_screenshot": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video_url": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+}
 
 # Deeper schemas would only come from an attack; the library's JSON reader gives up at 128.
 MAX_SCHEMA_DEPTH = 64
@@ -104,6 +127,7 @@ class Prompts:
         role = self._harmony.Role.ASSISTANT
         nothing = self._harmony.Conversation.from_messages([])
         self._opening = array("i", self._encoding.render_conversation_for_completion(nothing, role))
+        self._markers = Dialect().ids
 
     def render(
         self,
@@ -136,7 +160,7 @@ class Prompts:
         response_format: Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
     ) -> list[harmony.Message]:
-        """What `render` encodes, as the Harmony library's messages."""
+        """What `render` encodes, as the Harmony library's messages, whose headers it writes in an order of its own."""
         lines = self._lines(messages, tools, response_format, reasoning_effort)
         return [self._message(line) for line in lines]
 
@@ -173,18 +197,39 @@ class Prompts:
             if ids is not None:
                 self._cache.move_to_end(line)
                 return ids
-        if line.text and line.role not in ("system", "developer"):
-            # The library makes the message around the text once; rendering each anew costs it more than the text does.
+        if line.role in ("system", "developer"):
+            ids = self._rendered(line)
+        elif line.text:
+            # The frame around a text comes again and again.
             frame = self._encode(replace(line, text=""))
             ids = frame[:-1] + array("i", self._encoding.encode(line.text, disallowed_special=())) + frame[-1:]
         else:
-            ids = self._rendered(line)
+            ids = self._frame(line)
         with self._lock:
             if line not in self._cache and len(ids) <= CACHED_IDS:
                 self._cache[line] = ids
                 self._cached_ids += len(ids)
                 while self._cached_ids > CACHED_IDS:
                     self._cached_ids -= len(self._cache.popitem(last=False)[1])
+        return ids
+
+    def _frame(self, line: _Line) -> array[int]:
+        """A message without text, its header as OpenAI's guide writes it."""
+        mark = self._markers
+        author, recipient, channel = line.name or line.role, line.recipient, line.channel
+        # gpt-oss names a function behind the channel, and its own tools, like an author's recipient, in front of it.
+        behind = recipient is not None and line.role == "assistant" and channel == "commentary"
+        header = author if recipient is None or behind else f"{author} to={recipient}"
+        ids = array("i", [mark["start"], *self.encode(header)])
+        if channel is not None:
+            ids.append(mark["channel"])
+            ids.extend(self.encode(f"{channel} to={recipient}" if behind else channel))
+        if line.content_type is not None:
+            ids.extend(self.encode(" "))
+            ids.append(mark["constrain"])
+            ids.extend(self.encode(line.content_type))
+        ids.append(mark["message"])
+        ids.append(mark["call" if line.role == "assistant" and recipient is not None else "end"])
         return ids
 
     def _rendered(self, line: _Line) -> array[int]:
@@ -285,6 +330,9 @@ class _Line:
 class History:
     """OpenAI messages, read in order, as Harmony lines.
 
+    Pictures and files, which gpt-oss cannot read, are refused in the newest user message, where somebody asks about
+    them; in what came before and in tools' results a placeholder tells the model that they were there.
+
     :ivar instructions: the text of the system and developer messages that open the conversation; None without any.
     :ivar lines: everything after them.
     """
@@ -296,19 +344,22 @@ class History:
         self._recipients: dict[str, str] = {}
         self.lines: list[_Line] = []
         opening: list[str] = []
+        users = (i for i, m in enumerate(messages) if isinstance(m, Mapping) and m.get("role") == "user")
+        newest = max(users, default=-1)
         for i, message in enumerate(messages):
             where = f"messages[{i}]"
             if not isinstance(message, Mapping):
                 raise RequestError(f"{where} is not an object", where, "invalid_type")
             role = message.get("role")
             if role in ("system", "developer"):
-                text = _text(message.get("content"), f"{where}.content", optional=False)
+                text = content_text(message.get("content"), f"{where}.content")
                 if len(opening) == i:
                     opening.append(text)
                 else:
                     self.lines.append(_Line("developer", text=text))
             elif role == "user":
-                self.lines.append(_Line("user", text=_text(message.get("content"), f"{where}.content", optional=False)))
+                text = content_text(message.get("content"), f"{where}.content", media=i != newest)
+                self.lines.append(_Line("user", text=text))
             elif role == "assistant":
                 self._assistant(message, where)
             elif role in ("tool", "function"):
@@ -323,15 +374,14 @@ class History:
         self._drop_old_reasoning()
 
     def _assistant(self, message: Mapping[str, Any], where: str) -> None:
-        for field in ("reasoning_content", "reasoning"):
-            if isinstance(message.get(field), str) and message[field]:
-                self.lines.append(_Line("assistant", channel="analysis", text=_clean(message[field])))
-                break
+        reasoning, content = _reasoning(message)
+        if reasoning:
+            self.lines.append(_Line("assistant", channel="analysis", text=_clean(reasoning)))
         calls = message.get("tool_calls") or []
         if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
             raise RequestError(f"{where}.tool_calls is not a list", f"{where}.tool_calls", "invalid_type")
         legacy = message.get("function_call")
-        text = _text(message.get("content"), f"{where}.content", optional=True)
+        text = content_text(content, f"{where}.content", optional=True, media=True)
         if not text and isinstance(message.get("refusal"), str):
             text = _clean(message["refusal"])
         if text:
@@ -342,10 +392,15 @@ class History:
             at = f"{where}.tool_calls[{j}]"
             if not isinstance(call, Mapping):
                 raise RequestError(f"{at} is not an object", at, "invalid_type")
-            function = call.get("function")
+            kind = "custom" if call.get("type") == "custom" else "function"
+            function = call.get(kind)
             if not isinstance(function, Mapping):
-                raise RequestError(f"{at}.function is missing", f"{at}.function", "missing_required_parameter")
-            recipient = self._call(function, f"{at}.function")
+                raise RequestError(f"{at}.{kind} is missing", f"{at}.{kind}", "missing_required_parameter")
+            if kind == "custom":
+                if not isinstance(function.get("input"), str):
+                    raise RequestError(f"{at}.custom.input is not a string", f"{at}.custom.input", "invalid_type")
+                function = {"name": function.get("name"), "arguments": custom_arguments(function["input"])}
+            recipient = self._call(function, f"{at}.{kind}")
             if isinstance(call.get("id"), str):
                 self._recipients[call["id"]] = recipient
         if legacy is not None:
@@ -401,7 +456,7 @@ class History:
                     "invalid_value",
                 )
             author = self._recipients[call]
-        text = _text(message.get("content"), f"{where}.content", optional=True)
+        text = content_text(message.get("content"), f"{where}.content", optional=True, media=True, between="\n")
         self.lines.append(_Line("tool", name=author, channel="commentary", recipient="assistant", text=text))
 
     def _drop_old_reasoning(self) -> None:
@@ -415,33 +470,67 @@ class History:
 
 
 def tool_name(tool: Mapping[str, Any], where: str) -> str:
-    """The name of an OpenAI function tool, in chat or responses shape.
+    """The name of an OpenAI function or custom tool, in chat or responses shape.
 
     :raises RequestError: for anything else, with `where` as the path of the field.
     """
     if not isinstance(tool, Mapping):
         raise RequestError(f"{where} is not an object", where, "invalid_type")
-    if tool.get("type", "function") != "function":
+    kind = tool.get("type", "function")
+    if kind not in ("function", "custom"):
         raise RequestError(
-            f"{where}.type is {tool.get('type')!r}; only function tools can be served", f"{where}.type", "invalid_value"
+            f"{where}.type is {kind!r}; only function and custom tools can be served", f"{where}.type", "invalid_value"
         )
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, Mapping) else None
+    inner = tool.get(kind, tool)
+    name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(name, str) or not name.strip():
-        raise RequestError(f"{where}.function.name is missing", f"{where}.function.name", "missing_required_parameter")
+        raise RequestError(f"{where}.{kind}.name is missing", f"{where}.{kind}.name", "missing_required_parameter")
     return _clean(name)
+
+
+def tool_function(tool: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """What the model is offered for a tool: a custom tool, which takes free text, is a function with one string.
+
+    :raises RequestError: for anything that is neither, with `where` as the path of the field.
+    """
+    name = tool_name(tool, where)
+    if tool.get("type") != "custom":
+        return tool.get("function", tool)  # type: ignore[no-any-return]
+    custom = tool.get("custom", tool)
+    text: dict[str, Any] = {"type": "string"}
+    form = custom.get("format")
+    if form is not None and not isinstance(form, Mapping):
+        raise RequestError(f"{where}.custom.format is not an object", f"{where}.custom.format", "invalid_type")
+    grammar = form.get("grammar", form) if form is not None and form.get("type") == "grammar" else None
+    if isinstance(grammar, Mapping) and isinstance(grammar.get("definition"), str):
+        text["description"] = f"Follows this {grammar.get('syntax', 'lark')} grammar:\n{grammar['definition']}"
+    parameters = {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
+    return {"name": name, "description": custom.get("description"), "parameters": parameters}
+
+
+def custom_arguments(text: str) -> str:
+    """The arguments that stand for a custom tool's `input`."""
+    return json.dumps({"input": text}, ensure_ascii=False)
+
+
+def custom_input(arguments: str) -> str:
+    """The `input` of a custom tool's call; what is not the object asked for is passed on as it stands."""
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return value["input"] if isinstance(value, dict) and isinstance(value.get("input"), str) else arguments
 
 
 def _described(tool: Mapping[str, Any], where: str) -> str:
     """A tool as JSON text with name, description and parameters; parameters too deep for any reader become `{}`."""
-    name = tool_name(tool, where)
-    function = tool.get("function", tool)
+    function = tool_function(tool, where)
     description = function.get("description")
     parameters = function.get("parameters")
     if parameters is not None and (not isinstance(parameters, Mapping) or _depth(parameters) > MAX_SCHEMA_DEPTH):
         parameters = {}
     value = {
-        "name": name,
+        "name": tool_name(tool, where),
         "description": description if isinstance(description, str) else "",
         "parameters": parameters and Inlined(parameters).schema,
     }
@@ -522,8 +611,14 @@ def _response_section(response_format: Mapping[str, Any] | None) -> str:
     return _clean("\n".join(lines))
 
 
-def _text(content: Any, where: str, *, optional: bool) -> str:
-    """The text of a message's `content`: a string, or parts, whose texts are put together as they stand."""
+def content_text(content: Any, where: str, *, optional: bool = False, media: bool = False, between: str = "") -> str:
+    """The text of `content`: a string, or parts (of the chat or the Responses API).
+
+    :param optional: whether it may be None: no text.
+    :param media: whether a placeholder may stand for a part that is no text.
+    :param between: what is put between parts. What a person says is put together as it stands.
+    :raises RequestError: with `where` as the path of the field.
+    """
     if isinstance(content, str):
         return _clean(content)
     if content is None and optional:
@@ -537,16 +632,70 @@ def _text(content: Any, where: str, *, optional: bool) -> str:
             texts.append(part)
             continue
         kind = part.get("type") if isinstance(part, Mapping) else None
-        field = "refusal" if kind == "refusal" else "text"
-        if kind != "refusal" and kind not in TEXT_PARTS:
+        if not isinstance(kind, str) or (kind not in TEXT_PARTS and not media):
             raise RequestError(
                 f"{at}.type is {kind!r}: gpt-oss reads text parts only", f"{at}.type", "unsupported_content_part"
             )
+        if kind not in TEXT_PARTS:
+            texts.append(placeholder(part))
+            continue
+        field = TEXT_PARTS[kind]
         text = part.get(field)
         if not isinstance(text, str):
             raise RequestError(f"{at}.{field} is not a string", f"{at}.{field}", "invalid_type")
         texts.append(text)
-    return _clean("".join(texts))
+    return _clean(between.join(texts))
+
+
+def placeholder(part: Mapping[str, Any]) -> str:
+    """What the model is shown in the place of a content part that it cannot read, of any API."""
+    kind = part["type"]
+    inner = part.get(kind)
+    names = (value.get(key) for value in (part, inner) if isinstance(value, Mapping) for key in ("filename", "title"))
+    name = next((f" {name[:200]!r}" for name in names if isinstance(name, str) and name), "")
+    return f"[{MEDIA.get(kind, kind[:50])}{name} left out: this model reads text only]"
+
+
+def _reasoning(message: Mapping[str, Any]) -> tuple[str, Any]:
+    """The reasoning that an assistant message carries, wherever clients put it, and its content without it.
+
+    `reasoning_content` (DeepSeek's field), `reasoning` (OpenRouter's and vLLM's), `thinking` (Ollama's),
+    `reasoning_details` (OpenRouter's list) and `thinking` parts of the content (Mistral's, LiteLLM's).
+    """
+    content = message.get("content")
+    thoughts: list[str] = []
+    if isinstance(content, list | tuple):
+        thoughts = [_thought(part) for part in content if _is_thought(part)]
+        content = [part for part in content if not _is_thought(part)]
+    for field in ("reasoning_content", "reasoning", "thinking"):
+        if isinstance(message.get(field), str) and message[field]:
+            return message[field], content
+    details = message.get("reasoning_details")
+    if not thoughts and isinstance(details, list | tuple):
+        place: Any = None
+        for part in details:
+            thought = _thought(part)
+            # A stream's pieces of one text have its index.
+            if thoughts and place is not None and part.get("index") == place:
+                thoughts[-1] += thought
+            elif thought:
+                thoughts.append(thought)
+            place = part.get("index") if thought else place
+    return "\n".join(filter(None, thoughts)), content
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("thinking", "redacted_thinking", "reasoning")
+
+
+def _thought(part: Any) -> str:
+    """The text of a piece of reasoning; empty for what cannot be read (encrypted, or of another shape)."""
+    if not isinstance(part, Mapping):
+        return ""
+    for field in ("text", "thinking", "summary"):
+        if isinstance(part.get(field), str):
+            return str(part[field])
+    return "".join(_thought(inner) for inner in part["thinking"]) if isinstance(part.get("thinking"), list) else ""
 
 
 def _clean(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from .header import CHANNELS, Header
+from .issues import Code
 from .options import Options
 
 __all__ = ["Field", "Route", "Router", "tool_names"]
@@ -24,7 +25,7 @@ class Route(NamedTuple):
 
     field: Field | None
     name: str | None = None
-    issue: str | None = None
+    issue: Code | None = None
 
 
 _REASONING = Route("reasoning")
@@ -95,7 +96,7 @@ class Router:
             name = name.partition(".")[2]
         return None
 
-    def _call(self, name: str, issue: str | None = None) -> Route:
+    def _call(self, name: str, issue: Code | None = None) -> Route:
         if self._options.tool_choice == "none":
             return Route(None, None, "dropped_call")
         self._asked[name] = self._asked.get(name, 0) + 1

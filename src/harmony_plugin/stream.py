@@ -7,8 +7,8 @@ neither what a marker means nor which field a message goes to.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, overload
 
 from .events import (
     BareDelta,
@@ -25,7 +25,7 @@ from .events import (
     finish_reason,
 )
 from .header import Header
-from .issues import BY_SETTING, HarmonyParseError, Issue
+from .issues import BY_SETTING, Code, HarmonyParseError, Issue
 from .lexer import IdLexer, TextLexer, Token
 from .machine import BODY_TEXT, CLOSE, OPEN, Machine
 from .options import Options
@@ -68,6 +68,17 @@ def _is_json(text: str) -> bool:
 
 class Stream:
     """Splits one reply as it comes. Feed it chunks in order, then finish it; one stream for one reply.
+
+    >>> from harmony_plugin import Stream
+    >>> stream = Stream(tools=["get_weather"])
+    >>> stream.feed("<|channel|>analysis<|message|>Let me ")
+    Delta(reasoning_content='Let me ')
+    >>> stream.feed("see.<|end|><|start|>assistant<|channel|>final<|mess")
+    Delta(reasoning_content='see.')
+    >>> stream.feed("age|>It is 21 C.") + stream.finish()
+    Delta(content='It is 21 C.')
+
+    Or all at once, as a loop: ``for delta in Stream().deltas(chunks): ...`` (and ``async for``).
 
     Args:
         prompt: the prompt's text or ids; the output goes on from its end (everything after its last ``<|start|>``).
@@ -184,6 +195,37 @@ class Stream:
     def finish(self) -> Delta:
         """The output ends: gives what was held. Again: nothing."""
         return self._fold(self.finish_events())
+
+    @overload
+    def deltas(self, chunks: AsyncIterable[str | Sequence[int]]) -> AsyncIterator[Delta]: ...
+    @overload
+    def deltas(self, chunks: Iterable[str | Sequence[int]]) -> Iterator[Delta]: ...
+    def deltas(
+        self, chunks: Iterable[str | Sequence[int]] | AsyncIterable[str | Sequence[int]]
+    ) -> Iterator[Delta] | AsyncIterator[Delta]:
+        """The deltas of all these chunks, the end included; those that add nothing are left out.
+
+        For ``for``, or for ``async for`` where the chunks come that way.
+
+        >>> from harmony_plugin import Stream
+        >>> list(Stream().deltas(["<|channel|>final<|message|>Hel", "lo.", "<|return|>"]))
+        [Delta(content='Hel'), Delta(content='lo.')]
+        """
+        return self._async_deltas(chunks) if isinstance(chunks, AsyncIterable) else self._deltas(chunks)
+
+    def _deltas(self, chunks: Iterable[str | Sequence[int]]) -> Iterator[Delta]:
+        for chunk in chunks:
+            if delta := self.feed(chunk):
+                yield delta
+        if delta := self.finish():
+            yield delta
+
+    async def _async_deltas(self, chunks: AsyncIterable[str | Sequence[int]]) -> AsyncIterator[Delta]:
+        async for chunk in chunks:
+            if delta := self.feed(chunk):
+                yield delta
+        if delta := self.finish():
+            yield delta
 
     def feed_events(self, chunk: str | Sequence[int]) -> list[Event]:
         """Like `feed`, as a list of `Started`, `Text` and `Ended` in the order of the output, for APIs made of items.
@@ -367,8 +409,8 @@ class Stream:
             self._mode = _MODES[self._field]
         return delta
 
-    def _issue(self, code: str, offset: int, text: str = "") -> None:
-        issue = Issue(code, offset, text)
+    def _issue(self, code: Code, offset: int, text: str = "") -> None:
+        issue = Issue(code, offset, text, "tokens" if isinstance(self._lexer, IdLexer) else "characters")
         self._issues.append(issue)
         if self._options.strict and code not in BY_SETTING:
             self._finished = True
@@ -478,6 +520,18 @@ def parse(
     decode: Callable[[int], bytes] | Vocabulary | None = None,
 ) -> Reply:
     """Split a whole reply: a `Stream` fed once. See there for the arguments.
+
+    >>> from harmony_plugin import parse
+    >>> reply = parse(
+    ...     "<|channel|>analysis<|message|>I need the tool.<|end|><|start|>assistant"
+    ...     '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Rome"}<|call|>'
+    ... )
+    >>> reply.reasoning_content, reply.content, reply.finish_reason()
+    ('I need the tool.', None, 'tool_calls')
+    >>> reply.tool_calls[0].name, reply.tool_calls[0].arguments
+    ('get_weather', '{"city": "Rome"}')
+    >>> parse("It is 21 C.").issues  # what was wrong with the output is told, never raised
+    (Issue(code='loose_text', offset=0, text='', unit='characters'),)
 
     Raises:
         HarmonyParseError: strict mode met an issue.

@@ -77,7 +77,7 @@ def message_of(completion: dict[str, Any]) -> dict[str, Any]:
 
 def add_up(chunks: Sequence[dict[str, Any]], index: int = 0) -> dict[str, Any]:
     """A stream's chunks as the whole message, with its finish reason."""
-    message: dict[str, Any] = {"role": None, "content": None, "reasoning_content": None}
+    message: dict[str, Any] = dict.fromkeys(("role", "content", "reasoning", "reasoning_content"))
     reason = None
     for chunk in chunks:
         for choice in chunk["choices"]:
@@ -86,7 +86,7 @@ def add_up(chunks: Sequence[dict[str, Any]], index: int = 0) -> dict[str, Any]:
             reason = choice["finish_reason"] or reason
             delta = choice["delta"]
             message["role"] = delta.get("role", message["role"])
-            for field in ("content", "reasoning_content"):
+            for field in ("content", "reasoning", "reasoning_content"):
                 if delta.get(field) is not None:
                     message[field] = (message[field] or "") + delta[field]
             for call in delta.get("tool_calls", ()):

@@ -15,12 +15,13 @@ import pytest
 from harmony_plugin import parse
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.errors import RequestError
+from stopping import STOPPING, Stopping
 
 from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
 
 import harmony_plugin.llamacpp as adapter  # isort: skip
 from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler  # isort: skip
-from harmony_plugin.llamacpp.generation import Cancelled, StopStrings  # isort: skip
+from harmony_plugin.llamacpp.generation import Cancelled  # isort: skip
 
 TOOLS = [
     {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
@@ -51,7 +52,12 @@ def test_whole_reply(say: Any) -> None:
     assert reply["choices"] == [
         {
             "index": 0,
-            "message": {"role": "assistant", "content": "Hello!", "reasoning_content": "Think, 你好🦀."},
+            "message": {
+                "role": "assistant",
+                "content": "Hello!",
+                "reasoning": "Think, 你好🦀.",
+                "reasoning_content": "Think, 你好🦀.",
+            },
             "logprobs": None,
             "finish_reason": "stop",
         }
@@ -95,6 +101,18 @@ def test_openais_own_types_accept_what_is_sent(say: Any) -> None:
             chat.ChatCompletionChunk.model_validate(chunk, strict=True)
 
 
+def test_reasoning_content_can_be_left_out(llama: Any) -> None:
+    ids = ids_of(REASONED)
+    handler = HarmonyChatHandler(
+        reasoning_content=False, logits_processors=lambda prompt, fields: [Script(ids, len(prompt))]
+    )
+    message = message_of(handler(llama=llama, messages=[USER]))
+    assert message == {"role": "assistant", "content": "Hello!", "reasoning": "Think, 你好🦀."}
+    chunks = list(handler(llama=llama, messages=[USER], stream=True))
+    assert "".join(c["choices"][0]["delta"].get("reasoning", "") for c in chunks) == "Think, 你好🦀."
+    assert "reasoning_content" not in json.dumps(chunks)
+
+
 def test_llamas_own_entry_points(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = ids_of(REASONED)
     scripted = HarmonyChatHandler(logits_processors=lambda prompt, fields: [Script(ids, len(prompt))])
@@ -132,7 +150,7 @@ def test_split_cases_through_the_real_decode_loop(case: dict[str, Any], say: Any
     generated = ids[: chunks[-1]["usage"]["completion_tokens"]]
     expected = parse(generated, tools=tools)
     whole = message_of(say(ids, **request))
-    assert without_ids(whole) == without_ids(expected.to_openai())
+    assert without_ids(whole) == without_ids(expected.to_openai()) | {"reasoning": expected.reasoning_content}
     assert without_ids(add_up(chunks)["message"]) == without_ids(whole)
 
 
@@ -249,51 +267,26 @@ def test_a_reply_that_nobody_waits_for_is_no_reply(say: Any, stream: bool, n: in
 # Stop strings.
 
 
-@pytest.mark.parametrize(
-    ("stop", "content"),
-    [
-        ("five", "one two three four "),
-        (["three four"], "one two "),
-        (["ee fo", "never"], "one two thr"),
-        (["four", "two"], "one "),
-        (["six seven"], "one two three four five six"),
-        (["one"], None),
-        ("x", "one two three four five si"),
-        ([""], "one two three four five six"),
-    ],
-)
-@pytest.mark.parametrize("stream", [False, True])
-def test_stop_strings_cut_exactly(say: Any, stop: Any, content: str | None, stream: bool) -> None:
-    output = "<|channel|>analysis<|message|>five two three four<|end|><|start|>assistant<|channel|>final<|message|>"
-    reply = say(output + "one two three four five six<|return|>", stop=stop, stream=stream)
-    choice = add_up(list(reply)) if stream else reply["choices"][0]
-    assert choice["message"]["content"] == content
-    assert choice["message"]["reasoning_content"] == "five two three four"
-    assert choice["finish_reason"] == "stop"
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("case", [case for case in STOPPING if not case.include], ids=lambda case: case.name)
+def test_stop_strings(say: Any, case: Stopping, stream: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "get_weather"}}]
+    reply = say(case.raw, tools=tools, stop=list(case.stop), stream=stream, headers="free")
+    chunks = list(reply) if stream else []
+    choice = add_up(chunks) if stream else reply["choices"][0]
+    message = choice["message"]
+    assert (message["reasoning_content"], message["content"], calls_of(message)) == case.fields
+    ended = chunks[-1]["choices"][0] if stream else choice
+    assert ended.get("stop_reason") == case.matched
+    assert choice["finish_reason"] == ("tool_calls" if case.tool_calls and not case.in_call else "stop")
+    if not stream and case.said is not None:
+        assert reply["usage"]["completion_tokens"] == len(ids_of(case.said)), "generation ends at the match"
 
 
-def test_stop_string_over_the_seam_of_two_messages(say: Any) -> None:
-    output = "<|channel|>commentary<|message|>one<|end|><|start|>assistant<|channel|>final<|message|>two<|return|>"
-    assert message_of(say(output, stop=["e\ntw"]))["content"] == "on"
-
-
-def test_stop_strings_are_not_looked_for_in_calls(say: Any) -> None:
-    assert calls_of(message_of(say(CALL, tools=TOOLS, stop=["a"]))) == [("f", '{"a": 1}')]
-
-
-def test_generation_ends_at_the_stop_string(say: Any) -> None:
-    output = "<|channel|>final<|message|>one two" + " three" * 50
-    assert say(output, stop="two")["usage"]["completion_tokens"] == len(ids_of("<|channel|>final<|message|>one two"))
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_stop_strings_for_every_way_of_chunking(size: int) -> None:
-    text, stops = "aXabXabaXabab|tail", ("Xabab|", "XabX")
-    expected = text[: min(text.find(s) for s in stops if s in text)]
-    found = StopStrings(stops)
-    shown = "".join(found.feed(text[i : i + size]) for i in range(0, len(text), size))
-    assert shown + found.rest() == expected
-    assert found.hit
+def test_a_stop_string_met_when_the_reply_ends(say: Any) -> None:
+    """Text that may be a header is known for content at the end only."""
+    choice = say("It is sunny. STOP.<|return|>", stop="STOP", headers="free")["choices"][0]
+    assert (choice["message"]["content"], choice["stop_reason"]) == ("It is sunny. ", "STOP")
 
 
 # Usage, sampling, choices.
@@ -417,6 +410,32 @@ def test_logprobs_are_of_the_content(llama: Any, say: Any) -> None:
     chunks = list(say("<|channel|>final<|message|>x 🦀<|return|>", logprobs=True, stream=True))
     streamed = [e for c in chunks for e in ((c["choices"][0]["logprobs"] or {}).get("content") or [])]
     assert b"".join(bytes(e["bytes"]) for e in streamed) == "x 🦀".encode()
+
+
+@pytest.mark.parametrize(
+    ("output", "stop", "tokens", "content"),
+    [
+        ("It is sunny.<|return|>", None, "It is sunny.", "It is sunny."),
+        ('<|channel|>final{"a": 1}<|return|>', None, '{"a": 1}', '{"a": 1}'),
+        ("<|channel|>final<|message|>One, two<|return|>", ["tw"], "One, two", "One, "),
+        ("<|channel|>final<|message|>One, twisted<|return|>", ["two"], "One, twisted", "One, twisted"),
+        (CALL, None, "", None),
+    ],
+    ids=["loose text", "no message marker", "cut", "held", "no content"],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_logprobs_line_up_with_the_content(
+    say: Any, output: str, stop: Any, tokens: str, content: str | None, stream: bool
+) -> None:
+    """Also where content comes later than its tokens: entries come with their text."""
+    reply = say(output, logprobs=True, stream=stream, stop=stop, tools=TOOLS, headers="free")
+    chunks = list(reply) if stream else []
+    choices = [chunk["choices"][0] for chunk in chunks] or reply["choices"]
+    entries = [entry for choice in choices for entry in (choice["logprobs"] or {"content": ()})["content"]]
+    assert b"".join(bytes(entry["bytes"]) for entry in entries).decode() == tokens
+    assert (add_up(chunks) if stream else choices[0])["message"]["content"] == content
+    for choice in choices if stream else ():
+        assert bool(choice["logprobs"]) == bool(choice["delta"].get("content"))
 
 
 def test_a_processor_that_raises_is_heard(llama: Any) -> None:

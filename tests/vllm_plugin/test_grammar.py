@@ -173,3 +173,79 @@ def test_other_models_have_tools_constrained_from_the_start_and_formats_in_the_f
         assert tag_of(adjusted) is None
         assert adjusted.response_format is not None
         assert not parser.is_reasoning_end(encode(HISTORY))
+
+
+def call_tags(tag: Any) -> list[Any]:
+    """The tags of a grammar that begin a call."""
+    if isinstance(tag, list):
+        return [each for part in tag for each in call_tags(part)]
+    if not isinstance(tag, dict):
+        return []
+    mine = [tag] if "to=functions." in str(tag.get("begin")) else []
+    return mine + [each for part in tag.values() for each in call_tags(part)]
+
+
+@pytest.mark.parametrize("gpt_oss", [True, False])
+def test_a_required_tool_that_is_not_strict_has_an_object_for_arguments(gpt_oss: bool) -> None:
+    needs_structural_tags()
+    request = chat(["f"], tool_choice="required")
+    parser = composed(gpt_oss)(o200k(), request.tools)
+    tags = call_tags(tag_of(parser.adjust_request(request)))
+    assert tags
+    for tag in tags:
+        assert tag["content"]["json_schema"] not in (True, {}), tag
+        assert tag["content"]["json_schema"]["type"] == "object"
+
+
+def test_calls_are_possible_beside_a_format() -> None:
+    """gpt-oss: the final answer is held to the format, and a call may be made all the same."""
+    from harmony_plugin.vllm import seams
+
+    needs_structural_tags()
+    if seams.load().call_level is None:
+        pytest.skip("this vLLM puts no calls into the grammar of a format")
+    for request in (chat(["f"], response_format=FORMAT), chat(["f"], response_format=FORMAT, tool_choice="auto")):
+        tag = tag_of(composed(gpt_oss=True)(o200k(), request.tools).adjust_request(request))
+        assert call_tags(tag)
+        assert "<|channel|>final" in json.dumps(tag)
+    tag = tag_of(composed(gpt_oss=True)(o200k(), None).adjust_request(chat(response_format=FORMAT)))
+    assert not call_tags(tag)
+
+
+@pytest.mark.parametrize(
+    ("effort", "level"), [("none", "low"), ("minimal", "low"), ("high", "high"), ("xhigh", "high"), (None, None)]
+)
+def test_efforts_that_gpt_oss_does_not_know(effort: str | None, level: str | None) -> None:
+    from pydantic import ValidationError
+
+    try:
+        request = chat(reasoning_effort=effort)
+    except ValidationError:
+        pytest.skip(f"this vLLM refuses {effort}")
+    request.reasoning = {"effort": "of no meaning here"}
+    composed(gpt_oss=True)(o200k(), None).adjust_request(request)
+    assert request.reasoning_effort == level
+    if hasattr(request, "thinking_token_budget"):
+        assert request.thinking_token_budget == (0 if effort == "none" else None)
+    request = responses(reasoning={"effort": effort} if effort else None)
+    composed(gpt_oss=True)(o200k(), None).adjust_request(request)
+    assert (request.reasoning.effort if effort else None) == level
+
+
+def test_a_thinking_budget_ends_reasoning_with_its_end_marker() -> None:
+    assert encode(reasoner().reasoning_start_str) == encode("<|channel|>analysis<|message|>")
+    assert encode(reasoner().reasoning_end_str) == encode("<|end|>")
+
+
+def test_a_call_ends_generation_for_other_models() -> None:
+    call = encode("<|call|>")
+    for request in (chat(), chat(["f"], stop_token_ids=[5]), responses(["f"])):
+        if "stop_token_ids" not in type(request).model_fields:  # Responses, on older releases
+            composed(gpt_oss=False)(o200k(), request.tools).adjust_request(request)
+            continue
+        before = list(request.stop_token_ids or ())
+        adjusted = composed(gpt_oss=False)(o200k(), request.tools).adjust_request(request)
+        assert adjusted.stop_token_ids == before + call
+        assert request.to_sampling_params(9, {}).stop_token_ids == before + call
+    request = chat(ignore_eos=True)
+    assert not composed(gpt_oss=False)(o200k(), None).adjust_request(request).stop_token_ids

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from feeding import encode, encode_plain, fields
 from harmony_plugin import parse
+from stopping import STOPPING, Stopping
 
 from .asking import PROMPT, by, chat, one_by_one, streamed, whole
 from .conftest import composed, o200k, small
@@ -18,6 +20,8 @@ CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "sp
 THINK = "<|channel|>analysis<|message|>Let me think.<|end|><|start|>assistant"
 CALL = THINK + '<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"a": "é"}<|call|>'
 ANSWER = THINK + "<|channel|>final<|message|>It is sunny.<|return|>"
+
+REQUESTED = [case for case in STOPPING if all(case.stop)]  # vLLM refuses empty ones
 
 
 def ids_of(case: dict[str, Any]) -> list[int]:
@@ -92,32 +96,65 @@ def test_reasoning_content_beside_reasoning(parser_class: Any, tokenizer: Any) -
     assert {"content": "It"} in sent
 
 
-@pytest.mark.parametrize(
-    ("stop", "options", "content"),
-    [
-        ("sun", {}, "It is "),
-        (["zzz", "is"], {}, "It "),
-        ("sun", {"include_stop_str_in_output": True}, "It is sun"),
-        ("t i", {}, "I"),
-        ("sunny. And", {}, "It is sunny."),
-    ],
-)
-def test_stop_strings(stop: Any, options: Any, content: str, parser_class: Any, tokenizer: Any) -> None:
-    """vLLM stops at the token that completes a stop string; the text is cut there, held back in streams before."""
-    request = chat(stop=stop, **options)
-    strings = [stop] if isinstance(stop, str) else stop
-    ids = encode(ANSWER)
-    begin = len(encode(THINK + "<|channel|>final<|message|>"))
-    text = ""
-    for end in range(begin, len(ids)):
-        text = tokenizer.decode(ids[begin : end + 1])
-        if any(each in text for each in strings):
-            ids = ids[: end + 1]
-            break
-    expected = ("Let me think.", content, [])
-    assert whole(parser_class(tokenizer, None), request, ids) == expected
+@pytest.mark.parametrize("case", REQUESTED, ids=lambda case: case.name)
+def test_stop_strings(case: Stopping, parser_class: Any, tokenizer: Any) -> None:
+    """What the parser is given behind the match, in whole replies and in chunks of several tokens, is not given out."""
+    request = chat(["get_weather"], stop=list(case.stop), include_stop_str_in_output=case.include)
+    ids = encode(case.raw)
+    assert whole(parser_class(tokenizer, request.tools), request, ids) == case.fields
     for chunks in (one_by_one(ids), by(3, ids)):
-        assert streamed(parser_class(tokenizer, None), request, chunks) == expected
+        assert streamed(parser_class(tokenizer, request.tools), request, chunks) == case.fields
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("case", REQUESTED, ids=lambda case: case.name)
+def test_the_detokenizer_says_which_stop_string_was_met(
+    case: Stopping, size: int, parser_class: Any, tokenizer: Any
+) -> None:
+    """vLLM ends generation where its detokenizer says so; it looks at what the client sees, not at raw text."""
+    request = chat(["get_weather"], stop=list(case.stop), include_stop_str_in_output=case.include)
+    detokenizer = detokenizer_of(parser_class, tokenizer, request)
+    ids = encode(case.raw)
+    matched = None
+    for chunk in by(size, ids):
+        matched = detokenizer.update(list(chunk), chunk[-1] == ids[-1])
+        if matched:
+            break
+    assert matched == case.matched
+    if case.said is not None:
+        assert detokenizer.output_token_ids == encode(case.said), "nothing behind the token that completed it"
+
+
+def test_other_requests_keep_vllms_stop_strings(parser_class: Any, tokenizer: Any) -> None:
+    """One that no parser of ours has seen, or that says it has: the stop strings are vLLM's."""
+    parser_class(tokenizer, None)
+    for xargs in (None, {"harmony_plugin_split": "no plan"}, {"harmony_plugin_split": '{"tools": 3}'}):
+        detokenizer = new_detokenizer(tokenizer, chat(stop=["final"], vllm_xargs=xargs))
+        assert detokenizer.stop == ["final"]
+        assert [detokenizer.update([token], False) for token in encode("<|channel|>final<|message|>")][1] == "final"
+
+
+def test_stop_strings_and_hidden_reasoning(parser_class: Any, tokenizer: Any) -> None:
+    request = chat(stop=["think"], include_reasoning=False)
+    assert streamed(parser_class(tokenizer, None), request, one_by_one(encode(ANSWER))) == (None, "It is sunny.", [])
+    detokenizer = detokenizer_of(parser_class, tokenizer, request)
+    assert not any(detokenizer.update([token], False) for token in encode(ANSWER))
+
+
+def detokenizer_of(parser_class: Any, tokenizer: Any, request: Any) -> Any:
+    """The detokenizer of a request that went through the parser, as vLLM's front end makes it."""
+    parser_class(tokenizer, request.tools).adjust_request(request)
+    return new_detokenizer(tokenizer, request)
+
+
+def new_detokenizer(tokenizer: Any, request: Any) -> Any:
+    from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+    params = request.to_sampling_params(100, {})
+    engine_request = SimpleNamespace(
+        request_id="r", sampling_params=params, prompt_token_ids=list(PROMPT), prompt_embeds=None
+    )
+    return IncrementalDetokenizer.from_new_request(tokenizer, engine_request)
 
 
 def test_stop_strings_and_min_tokens(parser_class: Any, tokenizer: Any) -> None:
@@ -137,12 +174,6 @@ def test_text_that_only_looks_like_a_stop(parser_class: Any, tokenizer: Any) -> 
     expected = (None, "STO\nP it STO", [])
     assert whole(parser_class(tokenizer, None), request, ids) == expected
     assert streamed(parser_class(tokenizer, None), request, one_by_one(ids)) == expected
-
-
-def test_generation_that_goes_on_behind_a_match_loses_nothing(parser_class: Any, tokenizer: Any) -> None:
-    ids = encode("<|channel|>final<|message|>one STOP two<|return|>")
-    streamed_ = streamed(parser_class(tokenizer, None), chat(stop="STOP"), one_by_one(ids))
-    assert streamed_ == (None, "one STOP two", [])
 
 
 def test_stop_token_ids(parser_class: Any, tokenizer: Any) -> None:
@@ -178,6 +209,48 @@ def test_reasoning_tokens(parser_class: Any, tokenizer: Any) -> None:
     assert grown == sorted(grown)
     assert grown[-1] == count
     assert parser_class(tokenizer, None).count_reasoning_tokens(ids) == count
+
+
+def test_reasoning_tokens_of_other_ids_of_the_same_length(parser_class: Any, tokenizer: Any) -> None:
+    ids = encode(ANSWER)
+    parser = parser_class(tokenizer, None)
+    whole(parser, chat(), ids)
+    assert parser.count_reasoning_tokens(tuple(ids)) == 4
+    other = encode("<|channel|>final<|message|>" + "yes " * len(ids))[: len(ids)]
+    assert parser.count_reasoning_tokens(other) == 0
+
+
+def test_blocks_of_messages_stand_apart(parser_class: Any, tokenizer: Any) -> None:
+    """The line break that joins messages of a field is none at the beginning of a block of ``/v1/messages``."""
+    import contextvars
+
+    from harmony_plugin.vllm import serving
+
+    think, say = (
+        "<|channel|>analysis<|message|>{}<|end|><|start|>assistant",
+        "<|channel|>commentary<|message|>{}<|end|>",
+    )
+    ids = encode(
+        think.format("A") + think.format("\nB") + say.format("C") + "<|start|>assistant" + think.format("D")
+        + "<|channel|>final<|message|>\nE<|return|>"
+    )  # fmt: skip
+
+    def deltas() -> list[tuple[str | None, str | None]]:
+        serving._apart.set(True)
+        parser = parser_class(tokenizer, None)
+        said = [parser.parse_delta("", [token], chat(), PROMPT, finished=token == ids[-1]) for token in ids]
+        return [(delta.reasoning, delta.content) for delta in said if delta is not None]
+
+    assert contextvars.copy_context().run(deltas) == [
+        ("A", None),
+        ("\n\n", None),
+        ("B", None),
+        (None, "C"),
+        ("D", None),
+        (None, "\n"),
+        (None, "E"),
+    ]
+    assert streamed(parser_class(tokenizer, None), chat(), one_by_one(ids)) == ("A\n\nB\nD", "C\n\nE", [])
 
 
 def test_one_parser_for_several_choices(parser_class: Any, tokenizer: Any) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,6 +216,7 @@ def test_other_models_parsers_stay_as_they_are() -> None:
     assert DelegatingParser.__module__ == "harmony_plugin.vllm.parsers"
     stock = DelegatingParser.__mro__[2]
     assert stock.__module__ == "vllm.parser.abstract_parser"
+    assert stock in hermes.__bases__
     for name in ("__init__", "parse", "parse_delta", "adjust_request"):
         assert getattr(hermes, name) is getattr(stock, name)
     assert hermes(small(), None).parse("Hi", chat())[1] == "Hi"
@@ -223,3 +228,148 @@ def test_half_a_pair_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"harmony cannot be combined with .*Hermes"):
         ParserManager.get_parser(tool_parser_name="hermes", reasoning_parser_name="harmony", enable_auto_tools=True)
+
+
+def test_a_parser_of_no_parts_stays_as_it_is(tokenizer: Any) -> None:
+    """A subclass with ways of its own, made in a process that has loaded the plugin: nothing of ours is in it."""
+    composed(gpt_oss=False)
+    from vllm.parser.abstract_parser import DelegatingParser
+
+    from harmony_plugin.vllm.parsers import _is_ours
+
+    class Mine(DelegatingParser):
+        def parse(self, *args: Any, **kwargs: Any) -> Any:
+            return None, "mine", None
+
+    class Yours(Mine):
+        tool_parser_cls = None
+
+    for each in (Mine, Yours):
+        assert not _is_ours(each)
+        assert not any(base.__module__.startswith("harmony_plugin") for base in each.__mro__)
+        assert each(small(), None).parse("Hi", chat())[1] == "mine"
+    assert _is_ours(composed(gpt_oss=False))
+    assert _is_ours(composed(gpt_oss=True))
+
+
+def test_other_models_parsers_are_not_ours() -> None:
+    composed(gpt_oss=False)
+    from vllm.parser.parser_manager import ParserManager
+
+    from harmony_plugin.vllm.parsers import _is_ours
+
+    assert not _is_ours(ParserManager.get_parser(tool_parser_name="hermes", enable_auto_tools=True))
+    assert not _is_ours(None)
+
+
+@pytest.mark.parametrize(("value", "says"), [("1", True), ("0", False), ("", False)])
+def test_the_rust_front_end_is_told_of_first(value: str, says: bool) -> None:
+    """It passes Python parsers by; what vLLM says of it later is that no parser harmony is registered."""
+    code = "from harmony_plugin.vllm import register; register(); register()"
+    done = run(
+        code, "serve", "m", "--reasoning-parser=harmony", VLLM_USE_RUST_FRONTEND=value, VLLM_RUST_FRONTEND_PATH=""
+    )
+    lines = [line for line in done.stderr.splitlines() if "VLLM_USE_RUST_FRONTEND" in line]
+    assert len(lines) == (1 if says else 0), done.stderr
+    if says:
+        assert "harmony-plugin" in lines[0]
+        assert "VLLM_USE_RUST_FRONTEND=0" in lines[0]
+    assert run(code, "serve", "m", VLLM_USE_RUST_FRONTEND="1").stderr.count("harmony-plugin") == 0, "not named"
+
+
+# What the wrappers around the serving layer count on.
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [
+        ("chat_completion_full_generator", ["self", "request", "result_generator"]),
+        ("chat_completion_stream_generator", ["self", "request", "result_generator"]),
+        (
+            "chat_completion_full_generator_batch",
+            ["self", "request", "generators", "request_id", "model_name", "all_conversations", "tokenizer"],
+        ),
+        ("derender_chat_response", ["self", "request"]),
+        ("messages_full_converter", ["self", "generator"]),
+        ("message_stream_converter", ["self", "generator"]),
+        ("append_output", ["self", "output"]),
+        ("responses_full_generator", ["self", "request"]),
+        ("from_new_request", ["cls", "tokenizer", "request"]),
+    ],
+)
+def test_signatures_of_what_is_wrapped(method: str, first: list[str]) -> None:
+    assert list(inspect.signature(vllms_method(method)).parameters)[: len(first)] == first
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "chat_completion_full_generator",
+        "chat_completion_stream_generator",
+        "chat_completion_full_generator_batch",
+    ],
+)
+def test_logprobs_are_made_right_before_their_tokens_are_parsed(method: str) -> None:
+    """Nothing else can run in between: the parser is handed the ones that were made last."""
+    # 0.33 streams through a method of that name, without serializing.
+    code = inspect.getsource(vllms_method(f"{method}_raw") or vllms_method(method))
+    between = code[code.index("_create_chat_logprobs(") :]
+    parsed = re.search(r"\.(?:parse|parse_delta|step)\(\n", between)
+    assert parsed is not None
+    assert not re.search(r"\b(?:await|yield|async)\b", between[: parsed.start()])
+
+
+def vllms_method(name: str) -> Any:
+    """A method of vLLM's serving layer that is wrapped, as vLLM has it; a neighbour of one; or None."""
+    wanted = [each for each in (*seams.SERVING, *seams.SERVING_WHERE_THERE) if each[2] in name]
+    module, owner, _ = max(wanted, key=lambda each: len(each[2]))
+    method = inspect.getattr_static(getattr(importlib.import_module(module), owner), name, None)
+    return inspect.unwrap(method.__func__ if isinstance(method, classmethod) else method) if method else None
+
+
+# Endpoints
+
+#: Endpoints of vLLM whose replies the plugin splits. Each stands in docs/vllm.md's table, and has its end-to-end test.
+SPLIT = {
+    "/v1/chat/completions",
+    "/v1/chat/completions/batch",
+    "/v1/chat/completions/derender",
+    "/v1/messages",
+    "/v1/responses",
+    "/v1/responses/{response_id}",
+    "/cohere/v2/chat",
+    "/invocations",
+}
+#: All others: they give out no split reply.
+OTHERS = {
+    *("/abort_requests", "/collective_rpc", "/docs", "/fault_tolerance/apply", "/fault_tolerance/status", "/health"),
+    *("/finish_weight_update", "/get_world_size", "/init_weight_transfer_engine", "/is_paused", "/pause", "/resume"),
+    *("/is_scaling_elastic_ep", "/is_sleeping", "/kv_event_sources", "/load", "/ping", "/ready", "/readyz", "/version"),
+    *("/release_kv_cache_memory", "/reset_encoder_cache", "/reset_mm_cache", "/reset_prefix_cache", "/server_info"),
+    *("/scale_elastic_ep", "/shutdown_weight_transfer_engine", "/sleep", "/wake_up", "/start_draft_weight_update"),
+    *("/start_profile", "/stop_profile", "/start_weight_update", "/update_weight_version", "/update_weights"),
+    *("/weight_checker", "/weight_info", "/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
+    *("/classify", "/pooling", "/rerank", "/score", "/v1/rerank", "/v1/score", "/v2/rerank", "/v1/embeddings"),
+    *("/v2/embed", "/generative_scoring", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime"),
+    *("/tokenize", "/detokenize", "/tokenizer_info", "/v1/messages/count_tokens", "/v1/responses/{response_id}/cancel"),
+    *("/v1/completions", "/v1/completions/derender", "/v1/completions/render", "/v1/chat/completions/render"),
+    *("/v1/messages/render", "/v1/responses/render", "/cohere/v2/chat/render", "/inference/v1/generate"),
+    *("/v1/systemone", "/v1/decisions", "/inference/v1/abort_requests"),
+}
+
+
+def test_every_endpoint_of_vllm_is_known() -> None:
+    """A new one shows here: find out whether it gives out a split reply, and put it into a set, the docs and a test."""
+    import vllm
+
+    (package,) = vllm.__path__
+    methods = r"@\w*(?:router|app)\.(?:get|post|put|delete|head|websocket|api_route)|\.add_api_route"
+    route = re.compile(rf'(?:{methods})\(\s*"([^"]+)"')
+    found = {
+        path for file in Path(package, "entrypoints").rglob("*.py") for path in route.findall(file.read_text("utf-8"))
+    }
+    assert len(found) > 50
+    assert found <= SPLIT | OTHERS, found - SPLIT - OTHERS
+    assert found >= SPLIT
+    documented = (Path(__file__).parents[2] / "docs" / "vllm.md").read_text("utf-8")
+    assert [path for path in sorted(SPLIT) if f"`{path}`" not in documented] == []

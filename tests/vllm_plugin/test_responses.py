@@ -12,7 +12,7 @@ import pytest
 from feeding import encode, fields
 from harmony_plugin import parse
 
-from .asking import by, one_by_one, responses
+from .asking import PROMPT, by, chat, one_by_one, responses
 from .conftest import composed, o200k
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "split.jsonl").read_text().splitlines()]
@@ -128,3 +128,16 @@ def test_builtin_tools_that_vllm_runs_keep_their_names() -> None:
     search = "<|channel|>commentary to=browser.search <|constrain|>json<|message|>{}<|call|>"
     made, flushed, _ = segments(parser, [encode(search)])
     assert messages(made + flushed) == [("commentary", "browser.search", "{}")]
+
+
+def test_one_parser_splits_no_reply_by_both_ways() -> None:
+    ids = encode("<|channel|>final<|message|>Hi<|return|>")
+    parser = composed(gpt_oss=True)(o200k(), None)
+    parser.parse_delta("", ids[:2], chat(), PROMPT, finished=False)
+    with pytest.raises(RuntimeError, match="parse_delta"):
+        parser.process_chunk(ids[2:])
+    parser = composed(gpt_oss=True)(o200k(), None)
+    parser.process_chunk(ids[:2])
+    with pytest.raises(RuntimeError, match="flush"):
+        parser.parse_delta("", ids[2:], chat(), PROMPT, finished=False)
+    assert messages(parser.flush()) == []

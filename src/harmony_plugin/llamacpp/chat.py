@@ -13,18 +13,18 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 from .. import Delta, Dialect, Options, Reply, Stream, ToolCall
 from ..errors import RequestError
-from ..prompts import PromptOptions, Prompts
+from ..prompts import PromptOptions, Prompts, custom_input
 from ..vocabulary import Vocabulary, vocabulary_of
 from ._compat import Engine, Processor, stock_defaults
 from .constraints import Allowed, Constraint, Grammars
 from .generation import Generation, Opening, TokenLogprob
-from .request import ChatRequest
+from .request import ChatRequest, ContextOverflow
 from .settings import Defaults
 
 __all__ = ["HarmonyChatHandler", "ProcessorFactory", "Usage"]
@@ -95,6 +95,7 @@ class HarmonyChatHandler:
     :param prompt: what the system message says; see `PromptOptions`.
     :param logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits
         processors that run after all others.
+    :param reasoning_content: send `reasoning_content` beside `reasoning`, for the clients that read only that.
     """
 
     def __init__(
@@ -104,12 +105,14 @@ class HarmonyChatHandler:
         *,
         prompt: PromptOptions | None = None,
         logits_processors: ProcessorFactory | None = None,
+        reasoning_content: bool = True,
     ) -> None:
         self.options = options or Options()
         self.defaults = defaults or Defaults()
         self._prompt_options = prompt
         self._prompts: Prompts | None = None
         self._logits_processors = logits_processors
+        self._reasoning_content = reasoning_content
         # Header texts come again with every request.
         self._header_ids = functools.lru_cache(maxsize=4096)(lambda text: tuple(self.prompts.encode(text)))
 
@@ -158,12 +161,7 @@ class HarmonyChatHandler:
         request = ChatRequest.read(fields, self.defaults)
         prompt = self._ids(request)
         if len(prompt) >= model.engine.context_size:
-            raise RequestError(
-                f"This model's maximum context length is {model.engine.context_size} tokens, and the messages (with "
-                f"tools) are {len(prompt)}: shorten them, or load the model with a larger n_ctx",
-                "messages",
-                "context_length_exceeded",
-            )
+            raise ContextOverflow(len(prompt), model.engine.context_size)
         for token in request.logit_bias:
             if not 0 <= token < model.engine.vocabulary_size:
                 raise RequestError(f"logit_bias: the model has no token {token}", "logit_bias", "invalid_value")
@@ -177,6 +175,8 @@ class HarmonyChatHandler:
         allowed = None
         if fields.get("grammar") is None and Allowed.needed(request):
             allowed = Allowed(request, model.grammars, model.dialect.ids, self._header_ids, options)
+            for what in allowed.unenforced:
+                log.info("request had an issue: unenforced_schema: %.200s", what)
         elif Allowed.wanted(request):
             raise RequestError(
                 "grammar holds the whole output, markers included: it goes with neither response_format nor strict or "
@@ -205,7 +205,14 @@ class HarmonyChatHandler:
                 cancelled=fields.get("cancelled"),
             )
 
-        completion = Completion(llama, model, request, generate, fields.get("observe"))
+        completion = Completion(
+            llama,
+            model,
+            request,
+            generate,
+            reasoning_content=self._reasoning_content,
+            observe=fields.get("observe"),
+        )
         return completion.chunks() if request.stream else completion.whole()
 
     def _ids(self, request: ChatRequest) -> list[int]:
@@ -226,9 +233,13 @@ class Completion:
         model: Model,
         request: ChatRequest,
         generate: Callable[[int], Generation],
+        *,
+        reasoning_content: bool,
         observe: Callable[[Usage], None] | None = None,
     ) -> None:
+        self._reasoning_content = reasoning_content
         self._observe = observe
+        self._custom = frozenset(tool.name for tool in request.tools if tool.custom)
         self._llama = llama  # stays loaded while chunks are drawn
         self._engine = model.engine
         self._request = request
@@ -265,7 +276,10 @@ class Completion:
             for delta, entries in self._usage.of(generation):
                 message.add(delta)
                 logprobs += entries
-            choice: dict[str, Any] = {"index": index, "message": message.to_openai()}
+            fields = self._named(message.to_openai())
+            if self._custom and "tool_calls" in fields:
+                fields["tool_calls"] = CustomCalls(self._custom).whole(fields["tool_calls"])
+            choice: dict[str, Any] = {"index": index, "message": fields}
             choice["logprobs"] = self._logprobs(logprobs) if self._request.logprobs else None
             choice |= self._done(generation)
             choices.append(choice)
@@ -275,17 +289,30 @@ class Completion:
         for index in range(self._request.choices):
             generation = self._generate(index)
             started = False
+            custom = CustomCalls(self._custom) if self._custom else None
             for delta, entries in self._usage.of(generation):
                 if not started:
                     started = True
                     yield self._chunk(index, {"role": "assistant"})
                 logprobs = self._logprobs(entries) if entries else None
-                yield self._chunk(index, delta.to_openai(), logprobs=logprobs)
+                fields = self._named(delta.to_openai())
+                if custom is None or custom.feed(fields) or logprobs:
+                    yield self._chunk(index, fields, logprobs=logprobs)
             if not started:
                 yield self._chunk(index, {"role": "assistant"})
+            if custom is not None and (rest := custom.rest()):
+                yield self._chunk(index, {"tool_calls": rest})
             yield self._chunk(index, {}, **self._done(generation))
         if self._request.include_usage:
             yield {**self._chunk_head(), "choices": [], "usage": self._usage.to_openai()}
+
+    def _named(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """A message or delta with its reasoning under the names that clients read, those of vLLM and of DeepSeek."""
+        if "reasoning_content" in fields:
+            fields["reasoning"] = fields["reasoning_content"]
+            if not self._reasoning_content:
+                del fields["reasoning_content"]
+        return fields
 
     def _done(self, generation: Generation) -> dict[str, Any]:
         """How a choice ended: the finish reason, and vLLM's `stop_reason` where a stop string ended it."""
@@ -327,6 +354,57 @@ class Completion:
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
         piece = self._engine.piece(token)
         return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+
+
+class CustomCalls:
+    """Calls of custom tools as OpenAI writes them. The model writes JSON around their text, so a stream has it once the
+    call is complete.
+
+    :param names: the custom tools'.
+    """
+
+    def __init__(self, names: Container[str]) -> None:
+        self._names = names
+        self._open: int | None = None
+        self._written: list[str] = []
+
+    def whole(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A message's calls."""
+        return [self._custom(call) if call["function"]["name"] in self._names else call for call in calls]
+
+    @staticmethod
+    def _custom(call: dict[str, Any]) -> dict[str, Any]:
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        return {"id": call["id"], "type": "custom", "custom": {"name": name, "input": custom_input(arguments)}}
+
+    def feed(self, delta: dict[str, Any]) -> bool:
+        """Rewrite a delta's calls; False if nothing of it is left."""
+        calls: list[dict[str, Any]] = []
+        for call in delta.pop("tool_calls", ()):
+            if "id" in call:
+                calls += self.rest()
+                if call["function"]["name"] in self._names:
+                    self._open = call["index"]
+                    self._written.append(call["function"]["arguments"])
+                    head = {"name": call["function"]["name"], "input": ""}
+                    call = {"index": call["index"], "id": call["id"], "type": "custom", "custom": head}
+                calls.append(call)
+            elif call["index"] == self._open:
+                self._written.append(call["function"]["arguments"])
+            else:
+                calls.append(call)
+        if calls:
+            delta["tool_calls"] = calls
+        return bool(delta)
+
+    def rest(self) -> list[dict[str, Any]]:
+        """The text of the call that is complete now."""
+        if self._open is None:
+            return []
+        call = {"index": self._open, "custom": {"input": custom_input("".join(self._written))}}
+        self._open = None
+        self._written.clear()
+        return [call]
 
 
 class Usage:

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Options
 from ..errors import RequestError
@@ -46,8 +46,9 @@ MOST_LISTED = 50_000
 
 # How enforced JSON is written, whatever the schema says in `x-guidance`. White space between its parts is bounded:
 # models that are lost write it without end. Of several `oneOf` branches any may match: counting is beyond a grammar.
+# `lenient`: a keyword or format that llguidance does not know is no error, as in JSON Schema itself; it names them.
 STYLE: Any = {
-    "lenient": False,
+    "lenient": True,
     "coerce_one_of": True,
     "whitespace_flexible": False,
     "item_separator": ", ?",
@@ -65,6 +66,13 @@ MOST_JOINED_PATTERNS = 12
 Encode = Callable[[str], Sequence[int]]
 
 log = logging.getLogger("harmony_plugin.llamacpp")
+
+
+class Compiled(NamedTuple):
+    """A schema's matcher (to be copied for use), and what of the schema it does not hold."""
+
+    matcher: Any
+    unenforced: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Grammars:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._tokenizer: Any = None
-        self._compiled: OrderedDict[str, Any] = OrderedDict()
+        self._compiled: OrderedDict[str, Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -124,11 +132,13 @@ class Grammars:
                     warnings.simplefilter("ignore", DeprecationWarning)
                     self._tokenizer = lltokenizer_from_vocab(self._engine.vocabulary, eos_token=self._engine.eos)
 
-    def compile(self, schema: Mapping[str, Any], where: str) -> Any:
-        """A matcher for texts that follow `schema`; copy it for use.
+    def compile(self, schema: Mapping[str, Any], where: str) -> Compiled:
+        """A matcher for texts that follow `schema`.
+
+        Keywords, formats and patterns that cannot be enforced are left out of it, and named in `unenforced`.
 
         :param where: the request's field that the schema came from.
-        :raises RequestError: the schema cannot be enforced; says why.
+        :raises RequestError: the schema is broken, or past what may be asked; says why.
         """
         _refuse_bombs(schema, where)
         key = json.dumps(schema)
@@ -138,7 +148,6 @@ class Grammars:
                 return self._compiled[key]
         try:
             self.prepare()
-            from llguidance import LLMatcher
         except ImportError as error:
             raise RequestError(
                 f"{where} asks for constrained output, which needs llguidance on the server: "
@@ -146,22 +155,66 @@ class Grammars:
                 where,
                 "unsupported",
             ) from error
-        try:
-            matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_json_schema(key, overrides=STYLE), log_level=0)
-            problem = matcher.get_error() if matcher.is_error() else ""
-            if not problem:
-                first = matcher.deep_copy()
-                first.compute_bitmask()
-                problem = "no JSON value satisfies it" if first.is_error() else ""
-        except Exception as error:
-            problem = str(error)
-        if problem:
-            raise RequestError(f"{where} cannot be enforced: {_reason(problem)}", where, "invalid_json_schema")
+        compiled = self._try(key)
+        left_out: list[str] = []
+        if isinstance(compiled, str):
+            relaxed = self._relaxed(schema, left_out)
+            if left_out:
+                compiled = self._try(json.dumps(relaxed))
+        if isinstance(compiled, Compiled):
+            compiled = compiled._replace(unenforced=(*left_out, *compiled.unenforced))
+        if isinstance(compiled, str):
+            raise RequestError(f"{where} cannot be enforced: {_reason(compiled)}", where, "invalid_json_schema")
         with self._lock:
-            self._compiled[key] = matcher
+            self._compiled[key] = compiled
             while len(self._compiled) > COMPILED_SCHEMAS:
                 self._compiled.popitem(last=False)
-        return matcher
+        return compiled
+
+    def _try(self, schema: str) -> Compiled | str:
+        """The schema compiled, or what is wrong with it."""
+        from llguidance import LLMatcher
+
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=STYLE)
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            if matcher.is_error():
+                return str(matcher.get_error())
+            first = matcher.deep_copy()
+            first.compute_bitmask()
+            if first.is_error():
+                return "no JSON value satisfies it"
+            warnings = LLMatcher.validate_grammar_with_warnings(grammar, self._tokenizer)[1]
+        except Exception as error:
+            return str(error)
+        return Compiled(matcher, tuple(w for w in warnings if not w.startswith("oneOf")))
+
+    def _relaxed(self, value: Any, left_out: list[str]) -> Any:
+        """A schema without what llguidance refuses although it is sound: patterns that look around or back, and
+        references to other documents. What is left out is added to `left_out`."""
+        if isinstance(value, list | tuple):
+            return [self._relaxed(item, left_out) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        kept: dict[str, Any] = {}
+        for name, inner in value.items():
+            if name == "pattern" and isinstance(inner, str) and self._beyond(inner):
+                left_out.append(f"pattern: {inner}")
+            elif name == "$ref" and isinstance(inner, str) and not inner.startswith("#"):
+                left_out.append(f"$ref: {inner}")
+            elif name in ("enum", "const", "default", "examples"):
+                kept[name] = inner
+            elif name == "patternProperties" and isinstance(inner, Mapping) and any(map(self._beyond, inner)):
+                left_out.append(f"patternProperties: {', '.join(inner)}")
+                kept["additionalProperties"] = True
+            elif name not in kept:
+                kept[name] = self._relaxed(inner, left_out)
+        return kept
+
+    def _beyond(self, pattern: str) -> bool:
+        """Whether a pattern is sound, as far as can be told, and yet more than an automaton can follow."""
+        problem = self._try(json.dumps({"type": "string", "pattern": pattern}))
+        return isinstance(problem, str) and "supported" in problem
 
 
 class Allowed:
@@ -169,6 +222,7 @@ class Allowed:
 
     :ivar root: where a reply begins.
     :ivar answer: where it goes on when no more reasoning may come.
+    :ivar unenforced: what of the request's schemas is not held, by the field that it stands in.
     :raises RequestError: a schema cannot be enforced.
     """
 
@@ -179,13 +233,15 @@ class Allowed:
         self.encode = encode
         self.vocabulary_size = grammars.vocabulary_size
         self.root, self.answer = Node(), Node()
+        self.unenforced: list[str] = []
+        self._grammars = grammars
         end, call, over = (markers[kind] for kind in ("end", "call", "return"))
         required, shaped = request.tool_choice == "required", request.schema is not None
         # Reasoning ends in another message, never in the end of the reply: there is always an answer.
         for channel in ("analysis", *options.channels):
             self._message(channel, Body((end,)), trees=(self.root,))
         if request.schema is not None and not required:
-            self._message("final", Body((over,), grammars.compile(request.schema, "response_format")))
+            self._message("final", Body((over,), self._matcher(request.schema, "response_format")))
         elif not required:
             closing = tuple(token for token in (over, end, markers["endoftext"]) if token >= 0)
             self._message("final", Body(closing))
@@ -197,7 +253,7 @@ class Allowed:
         for i, tool in enumerate(request.tools):
             if tool.name not in request.callable_names:
                 continue
-            matcher = self._arguments(tool, f"tools[{i}].function.parameters", grammars, required)
+            matcher = self._arguments(tool, f"tools[{i}].function.parameters", required)
             body = Body((call,) if matcher else (call, end, over), matcher, call=True)
             self._message("commentary", body, recipient=f"functions.{tool.name}")
         if options.builtin_tools == "tool_calls" and not required:
@@ -216,17 +272,21 @@ class Allowed:
         strict = any(tool.strict for tool in request.tools)
         return strict or request.schema is not None or request.tool_choice == "required"
 
-    @staticmethod
-    def _arguments(tool: Tool, where: str, grammars: Grammars, required: bool) -> Any:
+    def _arguments(self, tool: Tool, where: str, required: bool) -> Any:
         if tool.strict:
-            return grammars.compile(tool.parameters, where)
+            return self._matcher(tool.parameters, where)
         if not required:
             return None
+        # Nobody asked for the schema to be enforced; a call there must be, and arguments are an object.
         try:
-            return grammars.compile(tool.parameters, where)
+            return self._matcher({"type": "object", **tool.parameters}, where)
         except RequestError:
-            # Nobody asked for the schema to be enforced; a call there must be.
-            return grammars.compile({"type": "object"}, where)
+            return self._matcher({"type": "object"}, where)
+
+    def _matcher(self, schema: Mapping[str, Any], where: str) -> Any:
+        compiled = self._grammars.compile(schema, where)
+        self.unenforced += (f"{where}: {what}" for what in compiled.unenforced)
+        return compiled.matcher
 
     def _message(
         self,

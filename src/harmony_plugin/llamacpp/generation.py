@@ -12,13 +12,16 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Delta, Stream
+from ..attribution import ContentTokens
+from ..events import Event, Joiner
+from ..stops import StopStrings
 from ._compat import Engine, Processor, Processors
 
 if TYPE_CHECKING:
     from .constraints import Constraint
     from .request import ChatRequest
 
-__all__ = ["Cancelled", "Generation", "StopStrings", "TokenLogprob"]
+__all__ = ["Cancelled", "Generation", "TokenLogprob"]
 
 
 class Cancelled(Exception):
@@ -72,6 +75,8 @@ class Generation:
         self.cut = False
         #: The stop string that ended the reply.
         self.stop_string: str | None = None
+        # Whether it stood in a call's arguments: such a call is not to be run.
+        self._call_cut = False
         self._cancelled = cancelled
         self._engine = engine
         self._prompt = prompt
@@ -91,36 +96,53 @@ class Generation:
 
     @property
     def finish_reason(self) -> str:
-        return self.stream.finish_reason(self.cut)
+        return "stop" if self._call_cut else self.stream.finish_reason(self.cut)
 
     def __iter__(self) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
-        stops = StopStrings(self._request.stop)
-        pending: list[TokenLogprob] = []
+        if self._request.stop or self._recorder is not None:
+            yield from self._watched(StopStrings(self._request.stop))
+            return
+        stream, tokens = self.stream, self._tokens()
+        try:
+            for token in tokens:
+                if delta := stream.feed((token,)):
+                    yield delta, []
+        finally:
+            tokens.close()
+        if delta := stream.finish():
+            yield delta, []
+
+    def _watched(self, stops: StopStrings) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
+        """By events, where text is cut at stop strings or lined up with log probabilities."""
+        stream, recorder, joiner = self.stream, self._recorder, Joiner()
+        contents: ContentTokens[TokenLogprob | None] = ContentTokens()
         marked = frozenset(self._markers.values())
+
+        def shown(events: list[Event]) -> tuple[Delta, list[TokenLogprob]]:
+            return joiner.delta(events), [entry for entry in contents.given(events) if entry is not None]
+
         tokens = self._tokens()
         try:
             for token in tokens:
-                delta = self.stream.feed((token,))
-                if self._recorder is not None and token not in marked and self.stream.field == "content":
-                    pending.append(self._recorder.entry(token))
-                if not delta:
-                    continue
-                if stops.any and delta.content is not None:
-                    delta.content = stops.feed(delta.content) or None
-                if delta:
-                    yield delta, pending
-                    pending = []
-                if stops.hit is not None:
-                    self.stop_string = stops.hit
-                    self.stream.finish()
-                    return
+                events = stream.feed_events((token,))
+                if recorder is not None:
+                    piece = b"" if token in marked else self._engine.piece(token)
+                    # In the body of another field no token can become content; to note one costs something.
+                    elsewhere = stream.in_body and stream.field != "content"
+                    contents.add(piece, None if elsewhere or not piece else recorder.entry(token), events)
+                delta, logprobs = shown(stops.feed(events))
+                if delta or logprobs:
+                    yield delta, logprobs
+                if stops.matched is not None:
+                    break
         finally:
             tokens.close()
-        delta = self.stream.finish()
-        if stops.any:
-            delta.content = (stops.feed(delta.content or "") + stops.rest()) or None
-        if delta or pending:
-            yield delta, pending
+        events = stream.finish_events()
+        contents.finish(events)
+        delta, logprobs = shown(stops.finish(events))
+        if delta or logprobs:
+            yield delta, logprobs
+        self.stop_string, self._call_cut = stops.matched, stops.in_call
 
     def _tokens(self) -> Generator[int, None, None]:
         """The reply's ids, those put in by the budget included, until the reply is over."""
@@ -199,45 +221,6 @@ class Generation:
             return None
         active = [p for p in (recorder, bias, constraint, *own) if p is not None]
         return Processors(active, constraint if len(active) == 1 else None)
-
-
-class StopStrings:
-    """Cuts text in front of the first stop string, wherever the chunks fall.
-
-    Text that may be the beginning of a stop string is held. The work per chunk is that of the chunk and the held text.
-    """
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.any = bool(stops)
-        #: The stop string that was found.
-        self.hit: str | None = None
-        self._stops = stops
-        self._longest = max(map(len, stops), default=0)
-        self._held = ""
-
-    def feed(self, text: str) -> str:
-        """What of the text so far may be shown; `hit` is set when a stop string was found."""
-        if self.hit is not None:
-            return ""
-        text = self._held + text
-        found = [(place, stop) for place, stop in ((text.find(stop), stop) for stop in self._stops) if place >= 0]
-        if found:
-            place, self.hit = min(found)
-            self._held = ""
-            return text[:place]
-        keep = 0
-        for size in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[-size:]
-            if any(stop.startswith(tail) for stop in self._stops):
-                keep = size
-                break
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-    def rest(self) -> str:
-        """The held text, when no more follows."""
-        held, self._held = self._held, ""
-        return held
 
 
 class Recorder:

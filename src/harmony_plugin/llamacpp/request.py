@@ -12,13 +12,31 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import RequestError
-from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_name
+from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_function, tool_name
 from .settings import Defaults
 
-__all__ = ["ChatRequest", "Tool"]
+__all__ = ["ChatRequest", "ContextOverflow", "Tool"]
 
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
+
+
+class ContextOverflow(RequestError):
+    """The prompt leaves no room in the context.
+
+    :ivar tokens: the prompt's.
+    :ivar most: the context's.
+    """
+
+    def __init__(self, tokens: int, most: int) -> None:
+        super().__init__(
+            f"This model's maximum context length is {most} tokens, and the messages (with tools) are {tokens}: "
+            "shorten them, or load the model with a larger n_ctx",
+            "messages",
+            "context_length_exceeded",
+        )
+        self.tokens = tokens
+        self.most = most
 
 
 @dataclass(frozen=True)
@@ -27,11 +45,13 @@ class Tool:
 
     :ivar parameters: the JSON schema of its arguments.
     :ivar strict: whether arguments are always held to it.
+    :ivar custom: whether it stands for a custom tool, whose calls hold text.
     """
 
     name: str
     parameters: Mapping[str, Any]
     strict: bool = False
+    custom: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +254,7 @@ def _tool_choice(
 
 def _tool(tool: Mapping[str, Any], where: str) -> Tool:
     name = tool_name(tool, where)
-    function = tool.get("function", tool)
+    function = tool_function(tool, where)
     strict, parameters = function.get("strict"), function.get("parameters")
     if strict is not None and not isinstance(strict, bool):
         raise RequestError(f"{where}.function.strict is not true or false", f"{where}.function.strict", "invalid_type")
@@ -245,7 +265,7 @@ def _tool(tool: Mapping[str, Any], where: str) -> Tool:
         raise RequestError(f"{at} is not an object", at, "invalid_type")
     if strict:
         _bounded(parameters, f"{where}.function.parameters")
-    return Tool(name, parameters, bool(strict))
+    return Tool(name, parameters, bool(strict), tool.get("type") == "custom")
 
 
 def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -258,7 +278,8 @@ def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, 
         inner = response_format.get("json_schema", response_format)
         schema = inner.get("schema") if isinstance(inner, Mapping) else None
         if schema is None:
-            schema = {}
+            where = "response_format.json_schema.schema"
+            raise RequestError(f"{where} is missing", where, "missing_required_parameter")
     else:
         return None  # text; anything else was refused when the prompt was made
     if not isinstance(schema, Mapping):

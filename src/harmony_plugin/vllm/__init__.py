@@ -7,8 +7,10 @@ user names one of them. Importing this module needs no vLLM.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
+import os
 import sys
 
 __all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
@@ -56,11 +58,22 @@ def register() -> None:
     register_reasoning(PARSER_NAME, _PARSERS, "HarmonyReasoningParser")
     register_tools(PARSER_NAME, _PARSERS, "HarmonyToolParser")
     if _named_on_command_line() and multiprocessing.parent_process() is None:
+        if os.environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() not in ("", "0"):
+            _say_once(
+                "harmony-plugin: VLLM_USE_RUST_FRONTEND is set, and that front end knows no Python parsers: it splits "
+                "no reply by the plugin, and may refuse the parser 'harmony'. Serve with VLLM_USE_RUST_FRONTEND=0, or "
+                "without --reasoning-parser harmony and --tool-call-parser harmony."
+            )
         from . import seams, settings
 
         settings.from_environment()
         seams.load()
         seams.check_serving()
+
+
+@functools.lru_cache(maxsize=1)
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _named_on_command_line() -> bool:

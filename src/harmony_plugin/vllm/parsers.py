@@ -12,28 +12,34 @@ All splitting is the core's; this module translates types.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from harmony_plugin import Delta, Options, Started, Stream
+from harmony_plugin.routing import Field
 
 from . import seams
-from .messages import added, delta_message, function_calls, with_id
+from .messages import Blocks, added, delta_message, function_calls, with_id
 from .requests import (
+    ended_by,
     has_structural_tag,
     leave_notes,
+    leave_plan,
     notes_of,
     options_of,
     stop_of,
     tool_names,
+    with_known_effort,
     with_markers,
+    with_objects_as_arguments,
     without_calls,
 )
 from .responses import SegmentMaker
-from .serving import wrap
-from .settings import from_environment
-from .splitting import NO_STOP, Splitter, Stop
+from .serving import blocks_stand_apart, ended, take_logprobs, wrap
+from .settings import REQUEST_KEY, from_environment
+from .splitting import NO_STOP, Plan, Splitter, Stop
 from .tokenizers import Tokens, tokens_of
 
 __all__ = ["DelegatingParser", "HarmonyParser", "HarmonyReasoningParser", "HarmonyToolParser"]
@@ -116,6 +122,20 @@ class HarmonyReasoningParser(_vllm.ReasoningParser):  # type: ignore[misc, name-
             event for event in stream.feed_events(list(input_ids[begin : message + 1])) if isinstance(event, Started)
         ]
         return bool(started) and started[-1].field == "content" and started[-1].message.channel != "commentary"
+
+    @property
+    def reasoning_start_str(self) -> str:
+        """Where vLLM begins to count a thinking budget."""
+        markers = self._tokens.options.dialect.markers
+        return f"{markers['channel']}analysis{markers['message']}"
+
+    @property
+    def reasoning_end_str(self) -> str:
+        """What vLLM puts in when the budget is spent, and knows the end of reasoning by.
+
+        The end marker alone: reasoning ends with it whatever comes next, a call or an answer, and grammars take it.
+        """
+        return self._tokens.options.dialect.markers["end"]
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
         """Generated ids whose text is reasoning."""
@@ -202,29 +222,41 @@ class HarmonyToolParser(_vllm.ToolParser):  # type: ignore[misc, name-defined]
 
 
 class _Splits:
-    """What both parsers have in common: a `Splitter` for each reply, and vLLM's types around it. A mix-in."""
+    """What both parsers have in common: a `Splitter` for each reply, and vLLM's types around it. A mix-in.
+
+    A parser splits the replies of chat (`parse`, `parse_delta`), or, for gpt-oss, those of ``/v1/responses``
+    (`process_chunk`, `flush`); never one reply by both.
+    """
 
     _reasoning_parser: Any
     _tool_parser: Any
 
     def __init__(self, tokenizer: Any, tools: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(tokenizer, tools, *args, **kwargs)  # type: ignore[call-arg]
-        wrap(_is_ours, _settings.reasoning_content)
-        template = kwargs.get("chat_template_kwargs")
+        wrap(_is_ours, _tokens_of, _settings.reasoning_content)
+        self._template = kwargs.get("chat_template_kwargs")
         self._tokens = tokens_of(tokenizer, _settings)
-        self._options = options_of(self._tokens, template)
-        self._notes = notes_of(template)
+        self._options = options_of(self._tokens, self._template)
+        self._notes = notes_of(self._template)
         self._offered = tools
+        # The reply under way.
         self._splitter: Splitter | None = None
         self._segments: SegmentMaker | None = None
         self._feed: Any = None
         self._reasons = True
+        self._blocks: Blocks | None = None
+        self._logprobs: list[Any] | None = None
         self._prompt: Sequence[int] | None = None
         # Of the last whole reply: its ids, and how many of them were reasoning.
-        self._counted: tuple[int, int] = (-1, 0)
+        self._counted: tuple[Sequence[int], int] | None = None
 
     def set_prompt_token_ids(self, prompt_token_ids: Sequence[int]) -> None:
         self._prompt = prompt_token_ids
+
+    def adjust_request(self, request: Any) -> Any:
+        request = super().adjust_request(request)  # type: ignore[misc]
+        leave_plan(request, self._plan(request))
+        return request
 
     def parse(
         self,
@@ -235,8 +267,12 @@ class _Splits:
     ) -> tuple[str | None, str | None, list[Any] | None]:
         """A whole reply: a stream of one chunk."""
         splitter = self._open(request, self._prompt)
+        logprobs = _logprobs_of(request, model_output_token_ids, splitter)
         delta = added(splitter.feed(model_output_token_ids), splitter.finish())
-        self._counted = (len(model_output_token_ids), splitter.stream.reasoning_tokens)
+        if logprobs is not None:
+            logprobs[:] = splitter.lined_up
+        self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
+        ended(splitter.cut_call)
         reasoning = delta.reasoning_content if self._reasoning_parser is not None else None
         return reasoning, delta.content, function_calls(delta.tool_calls) or None
 
@@ -252,29 +288,89 @@ class _Splits:
         """One chunk of a stream."""
         feed = self._feed
         if feed is None:
-            splitter = self._splitter = self._open(request, prompt_token_ids)
-            feed = self._feed = splitter.feed
-            self._reasons = self._reasoning_parser is not None and getattr(request, "include_reasoning", True)
+            feed = self._begin(request, prompt_token_ids)
         if not finished:
             return delta_message(feed(delta_token_ids), self._reasons)
-        assert self._splitter is not None
-        return delta_message(added(feed(delta_token_ids), self._splitter.finish()), self._reasons)
+        splitter = self._splitter
+        assert splitter is not None
+        delta = added(feed(delta_token_ids), self._told(splitter.finish()))
+        if self._logprobs is not None:
+            self._logprobs += splitter.lined_up
+        if splitter.cut_call:
+            ended(True)
+        return delta_message(delta, self._reasons)
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
         """From the split that was made; a second pass only over ids that this parser has not seen."""
         if self._splitter is not None:
             return self._splitter.stream.reasoning_tokens
-        count, reasoning = self._counted
-        if count == len(token_ids):
-            return reasoning
-        return _reasoning_tokens(token_ids, self._tokens, self._options)
+        if self._counted is not None:
+            ids, reasoning = self._counted
+            if ids is token_ids or list(ids) == list(token_ids):
+                return reasoning
+        return _reasoning_tokens(token_ids, self._tokens, self._options, self._prompt)
+
+    def content_places(self, token_ids: Sequence[int], request: Any) -> list[int]:
+        """Places of the ids that a whole reply's content came from. A pass of its own."""
+        splitter = Splitter(self._prompt, self._plan(request), self._tokens.vocabulary, follow=True)
+        splitter.follow(range(len(token_ids)))
+        splitter.feed(token_ids)
+        splitter.finish()
+        return splitter.lined_up
+
+    def cuts_a_call(self, token_ids: Sequence[int], request: Any) -> bool:
+        """Whether a stop string ends a whole reply inside a call's arguments. A pass of its own."""
+        splitter = self._open(request, self._prompt)
+        splitter.feed(token_ids)
+        splitter.finish()
+        return splitter.cut_call
+
+    def _begin(self, request: Any, prompt: Sequence[int] | None) -> Any:
+        """A stream begins. Gives what takes its chunks: the core itself where nothing is to be done around it."""
+        if self._segments is not None:
+            raise RuntimeError("this parser is in the middle of a reply of /v1/responses (process_chunk): flush() it")
+        splitter = self._splitter = self._open(request, prompt)
+        self._reasons = self._reasoning_parser is not None and getattr(request, "include_reasoning", True)
+        self._blocks = Blocks() if blocks_stand_apart() else None
+        if getattr(request, "logprobs", False):
+            self._feed = functools.partial(self._feed_with_logprobs, request)
+        else:
+            self._feed = splitter.feed if self._blocks is None else self._feed_blocks
+        return self._feed
+
+    def _feed_blocks(self, ids: Sequence[int]) -> Delta:
+        assert self._splitter is not None
+        return self._told(self._splitter.feed(ids))
+
+    def _feed_with_logprobs(self, request: Any, ids: Sequence[int]) -> Delta:
+        splitter = self._splitter
+        assert splitter is not None
+        self._logprobs = _logprobs_of(request, ids, splitter)
+        delta = self._told(splitter.feed(ids))
+        if self._logprobs is not None:
+            self._logprobs[:] = splitter.lined_up
+        splitter.lined_up = []
+        return delta
+
+    def _told(self, delta: Delta) -> Delta:
+        return delta if self._blocks is None else self._blocks.delta(delta)
+
+    def _plan(self, request: Any) -> Plan:
+        """How replies to ``request`` are split."""
+        tools = tool_names(getattr(request, "tools", None))
+        wanted = self._tool_parser is not None and tools and getattr(request, "tool_choice", None) != "none"
+        asked = isinstance(self._template, Mapping) and REQUEST_KEY in self._template
+        # Some callers make a parser without the request's settings (vLLM's derender endpoint, for gpt-oss).
+        options = self._options if asked else options_of(self._tokens, getattr(request, "chat_template_kwargs", None))
+        shown: set[Field] = {"content", "tool_call"}
+        if self._reasoning_parser is not None and getattr(request, "include_reasoning", True):
+            shown.add("reasoning")
+        return Plan(tuple(tools), options if wanted else without_calls(options), frozenset(shown), stop_of(request))
 
     def _open(self, request: Any, prompt: Sequence[int] | None) -> Splitter:
         """A splitter for a chat reply to ``request``."""
-        tools = tool_names(getattr(request, "tools", None))
-        wanted = self._tool_parser is not None and tools and getattr(request, "tool_choice", None) != "none"
-        options = self._options if wanted else without_calls(self._options)
-        return Splitter(prompt, tools, options, self._tokens.vocabulary, stop_of(request))
+        follow = bool(getattr(request, "logprobs", False))
+        return Splitter(prompt, self._plan(request), self._tokens.vocabulary, follow)
 
 
 class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-defined]
@@ -282,22 +378,32 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
 
     #: Reasoning tokens that only the end of the reply told: see `serving`.
     late_reasoning_tokens = 0
+    tool_strict_level: Any
 
     def is_reasoning_end(self, input_ids: list[int]) -> bool:
         # vLLM's grammars for gpt-oss spell out the headers: they begin with the reply.
         return True
 
     def adjust_request(self, request: Any) -> Any:
-        request = super().adjust_request(request)
+        request = super().adjust_request(with_known_effort(request, self._reasoning_parser is not None))
         if isinstance(request, _vllm.ResponsesRequest):
             leave_notes(request, grammar=has_structural_tag(request))
         return request
 
+    def _apply_structural_tag(self, request: Any) -> Any:
+        """vLLM's tags for tools and formats, with calls left possible beside a format."""
+        if request.tools and request.tool_choice == "auto" and has_structural_tag(request) and _vllm.call_level:
+            # vLLM puts calls into the grammar of a format where it constrains their envelope, and only there.
+            level: Any = self.tool_strict_level
+            self.tool_strict_level = max(level or 0, _vllm.call_level)
+        return with_objects_as_arguments(super()._apply_structural_tag(request))
+
     def process_chunk(self, token_ids: Sequence[int]) -> Any:
         """A chunk of a reply on ``/v1/responses``."""
+        if self._segments is None:
+            self._open_response()
         splitter = self._splitter
-        if splitter is None:
-            splitter = self._open_response()
+        assert splitter is not None
         assert self._segments is not None
         before = splitter.stream.reasoning_tokens
         segments = self._segments.make(splitter.feed_events(token_ids)) if token_ids else []
@@ -306,44 +412,50 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
     def flush(self) -> list[Any]:
         """The reply ended: what it left open. The next chunk begins a new reply."""
         splitter, segments = self._splitter, self._segments
-        self._splitter = self._segments = None
         self.late_reasoning_tokens = 0
         if splitter is None or segments is None:
             return []
+        self._splitter = self._segments = None
         before = splitter.stream.reasoning_tokens
         flushed = segments.make(splitter.finish_events())
         self.late_reasoning_tokens = splitter.stream.reasoning_tokens - before
         return flushed
 
-    def _open_response(self) -> Splitter:
-        tools = self._offered or ()
-        names = tool_names(tools)
-        types = {getattr(tool, "type", None) for tool in tools}
-        hosted = {_BUILTIN_TYPES[kind] for kind in types if kind in _BUILTIN_TYPES}
-        if "mcp" in types:
-            hosted |= {"python", "browser", "container"}
-            names = [*names, *(f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp")]
-        options = self._options
-        if hosted:
-            options = replace(options, builtin_tools="tool_calls")
-        if self._notes.get("tool_choice") == "none":
+    def _plan(self, request: Any) -> Plan:
+        if not isinstance(request, _vllm.ResponsesRequest):
+            return super()._plan(request)
+        return self._response_plan(request.tools, request.tool_choice, request.include_reasoning, stop_of(request))
+
+    def _response_plan(self, tools: Any, tool_choice: Any, include_reasoning: bool, stop: Stop) -> Plan:
+        """How a reply on ``/v1/responses`` is split."""
+        hosted, labels = _hosted(tools)
+        options = replace(self._options, builtin_tools="tool_calls") if hosted else self._options
+        if tool_choice == "none":
             options = without_calls(options)
+        shown: set[Field] = {"content", "tool_call", "reasoning"} if include_reasoning else {"content", "tool_call"}
+        return Plan((*tool_names(tools), *labels, *sorted(hosted)), options, frozenset(shown), stop)
+
+    def _open_response(self) -> None:
+        if self._splitter is not None:
+            raise RuntimeError("this parser has split a reply of chat (parse_delta): make another for /v1/responses")
+        notes, (hosted, labels) = self._notes, _hosted(self._offered)
+        names = {*tool_names(self._offered), *labels}
 
         def keep_recipient(recipient: str) -> bool:
             if recipient.startswith("functions.") or recipient in names:
                 return False
-            return recipient.split(".", 1)[0] in hosted or "mcp" in types
+            return recipient.split(".", 1)[0] in hosted or bool(labels)
 
-        self._segments = SegmentMaker(_vllm.Segment, keep_recipient)
-        stop = self._notes.get("stop")
-        self._splitter = Splitter(
-            None,  # the last prompt is not this turn's when tools run in between; vLLM's all end in <|start|>assistant
-            [*names, *hosted],
-            options,
-            self._tokens.vocabulary,
+        stop = notes.get("stop")
+        plan = self._response_plan(
+            self._offered,
+            notes.get("tool_choice"),
+            notes.get("include_reasoning", True),
             NO_STOP if not stop else Stop(tuple(stop["strings"]), bool(stop["include"])),
         )
-        return self._splitter
+        self._segments = SegmentMaker(_vllm.Segment, keep_recipient)
+        # The last prompt is not this turn's when tools run in between; vLLM's all end in <|start|>assistant.
+        self._splitter = Splitter(None, plan, self._tokens.vocabulary)
 
 
 class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, name-defined]
@@ -361,15 +473,17 @@ class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, n
         super().__init_subclass__(**kwargs)
         parts = [part for part in (cls.reasoning_parser_cls, cls.tool_parser_cls) if part is not None]
         ours = [part for part in parts if issubclass(part, (_vllm.ReasoningParser, _vllm.ToolParser))]
-        if len(ours) == len(parts):
+        if parts and len(ours) == len(parts):
             return
         if ours:
             other = next(part.__name__ for part in parts if part not in ours)
             raise TypeError(f"the parser harmony cannot be combined with {other}: name it for both, or for one alone")
-        # A parser of other models, composed in a process that has loaded this plugin: as if it had not.
-        for name in ("always_adjust_request", *vars(_Splits), "_apply_structural_tag"):
-            if hasattr(_vllm.DelegatingParser, name) and (not name.startswith("__") or name == "__init__"):
-                setattr(cls, name, getattr(_vllm.DelegatingParser, name))
+        # A parser of other models, or of no parts, made in a process that has loaded this plugin: as if it had not.
+        cls.__bases__ = tuple(_vllm.DelegatingParser if base is DelegatingParser else base for base in cls.__bases__)
+
+    def adjust_request(self, request: Any) -> Any:
+        # gpt-oss has <|call|> among its own end tokens; another model need not, and would write the result itself.
+        return super().adjust_request(ended_by(request, self._tokens.options.dialect.ids["call"]))
 
     def _apply_structural_tag(self, request: Any) -> Any:
         """Grammars for tools spell out the whole reply: the engine must begin them with it."""
@@ -383,11 +497,31 @@ class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, n
         before = request.structured_outputs
         request = apply(request)
         if request.structured_outputs is not before and has_structural_tag(request):
+            with_objects_as_arguments(request)
             if hasattr(request, "_grammar_from_parser"):
                 request._grammar_from_parser = True
             if responses:
                 leave_notes(request, grammar=True)
         return request
+
+
+def _hosted(tools: Any) -> tuple[set[str], list[str]]:
+    """Of a ``/v1/responses`` request: gpt-oss's own tools that vLLM runs, and the namespaces of its MCP servers."""
+    types = {getattr(tool, "type", None) for tool in tools or ()}
+    hosted = {_BUILTIN_TYPES[kind] for kind in types if kind in _BUILTIN_TYPES}
+    if "mcp" not in types:
+        return hosted, []
+    labels = [f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp"]
+    return hosted | {"python", "browser", "container"}, labels
+
+
+def _logprobs_of(request: Any, ids: Sequence[int], splitter: Splitter) -> list[Any] | None:
+    """The list of log probabilities that vLLM has just made for these ids, for the splitter to follow; None: none."""
+    logprobs = take_logprobs() if getattr(request, "logprobs", False) else None
+    if logprobs is None or len(logprobs) != len(ids):
+        return None
+    splitter.follow(logprobs)
+    return logprobs
 
 
 def _whole(text: str, request: Any, options: Options) -> Delta:
@@ -396,11 +530,15 @@ def _whole(text: str, request: Any, options: Options) -> Delta:
     return added(stream.feed(text), stream.finish())
 
 
-def _reasoning_tokens(ids: Sequence[int], tokens: Tokens, options: Options) -> int:
-    stream = Stream(None, None, options, tokens.vocabulary)
+def _reasoning_tokens(ids: Sequence[int], tokens: Tokens, options: Options, prompt: Sequence[int] | None = None) -> int:
+    stream = Stream(prompt, None, options, tokens.vocabulary)
     stream.feed(ids)
     stream.finish()
     return stream.reasoning_tokens
+
+
+def _tokens_of(tokenizer: Any) -> Tokens:
+    return tokens_of(tokenizer, _settings)
 
 
 def _is_ours(parser_class: Any) -> bool:

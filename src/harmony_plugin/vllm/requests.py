@@ -6,25 +6,32 @@ Knows the fields of chat and responses requests by name, and no class of vLLM's 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from harmony_plugin import Options
+from harmony_plugin.prompts import REASONING_EFFORTS
 
 from . import seams
+from .engine_stops import NOTE
 from .settings import REQUEST_KEY, for_request
-from .splitting import NO_STOP, Stop
+from .splitting import NO_STOP, Plan, Stop
 from .tokenizers import Tokens
 
 __all__ = [
+    "ended_by",
     "has_structural_tag",
     "leave_notes",
+    "leave_plan",
     "notes_of",
     "options_of",
     "stop_of",
     "tool_names",
+    "with_known_effort",
     "with_markers",
+    "with_objects_as_arguments",
     "without_calls",
 ]
 
@@ -78,6 +85,52 @@ def stop_of(request: Any) -> Stop:
     )
 
 
+def ended_by(request: Any, token: int) -> Any:
+    """Have generation end at ``token``, whatever the model's own end tokens are; where the request can say so."""
+    if "stop_token_ids" not in type(request).model_fields:
+        return request
+    known = list(request.stop_token_ids or ())
+    if not request.ignore_eos and token not in known:
+        request.stop_token_ids = [*known, token]
+    return request
+
+
+def with_known_effort(request: Any, no_reasoning: bool) -> Any:
+    """OpenAI's efforts as the three that gpt-oss knows.
+
+    Args:
+        no_reasoning: vLLM can end reasoning at once: ``none`` has a budget of 0, where the request has room for one.
+    """
+    # A client may send either name to either API; only its own field counts.
+    chat = "reasoning_effort" in type(request).model_fields
+    owner, name = (request, "reasoning_effort") if chat else (getattr(request, "reasoning", None), "effort")
+    effort = str(getattr(owner, name, None))
+    if effort in REASONING_EFFORTS:
+        setattr(owner, name, REASONING_EFFORTS[effort])
+        if effort == "none" and no_reasoning and getattr(request, "thinking_token_budget", 0) is None:
+            request.thinking_token_budget = 0
+    return request
+
+
+def with_objects_as_arguments(request: Any) -> Any:
+    """Have the grammar of tools hold the arguments of a tool that is not strict to an object, not to any JSON."""
+    structured: Any = getattr(request, "structured_outputs", None)
+    tag = getattr(structured, "structural_tag", None)
+    if isinstance(tag, str) and '"json_schema": true' in tag:
+        structured.structural_tag = json.dumps(_with_objects(json.loads(tag)))
+    return request
+
+
+def _with_objects(tag: Any) -> Any:
+    if isinstance(tag, list):
+        return [_with_objects(each) for each in tag]
+    if isinstance(tag, dict):
+        if tag.get("json_schema") is True:
+            return {**tag, "json_schema": {"type": "object", "additionalProperties": True}}
+        return {name: _with_objects(each) for name, each in tag.items()}
+    return tag
+
+
 def with_markers(request: Any) -> Any:
     """Have vLLM keep the markers in the text it makes: who splits text needs them."""
     request.skip_special_tokens = False
@@ -96,9 +149,16 @@ def leave_notes(request: Any, **more: Any) -> None:
     notes = {
         "stop": {"strings": list(stop.strings), "include": stop.include} if stop.strings else None,
         "tool_choice": request.tool_choice if isinstance(request.tool_choice, str) else None,
+        "include_reasoning": getattr(request, "include_reasoning", True),
         **more,
     }
     request.chat_template_kwargs = {**(request.chat_template_kwargs or {}), _NOTES: notes}
+
+
+def leave_plan(request: Any, plan: Plan) -> None:
+    """Leave with a request that has stop strings how its replies are split, for the detokenizer: see `engine_stops`."""
+    if plan.stop.strings:
+        request.vllm_xargs = {**(request.vllm_xargs or {}), NOTE: plan.note()}
 
 
 def notes_of(template: Any) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ Checked against vLLM 0.27.1 to 0.33.0, each:
   imported, so rebinding it there, as they are imported, puts a subclass in its place.
 - ``vllm.parser.abstract_parser.DelegatingParser`` is what ``ParserManager`` composes a reasoning and a tool parser on
   for every other model; looked up in the same way, at the same moment.
-- `SERVING` names the three methods of the serving layer that `serving` wraps.
+- `SERVING` names the methods of the serving layer that `serving` wraps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from . import UnsupportedVLLM
 
-__all__ = ["SERVING", "Seams", "check_serving", "load", "loaded"]
+__all__ = ["SERVING", "SERVING_WHERE_THERE", "Seams", "check_serving", "load", "loaded"]
 
 
 class Seams:
@@ -59,6 +59,14 @@ class Seams:
             raise UnsupportedVLLM("vllm.parser.harmony.Segment(channel, recipient, delta, completed_message)")
         if not issubclass(self.HarmonyParser, self.DelegatingParser):
             raise UnsupportedVLLM("HarmonyParser as a subclass of DelegatingParser")
+        #: Where vLLM's grammars constrain the envelope of every call, strict or not; None: this vLLM has no such level.
+        self.call_level: Any = getattr(
+            _optional("vllm.tool_parsers.tool_strict_level", "ToolStrictLevel"), "FUNCTION", None
+        )
+        #: Where reasoning tokens stand in a chat reply's usage.
+        self.CompletionTokenUsageInfo: Any = next(
+            filter(None, (_optional(module, "CompletionTokenUsageInfo") for module in _USAGE_MODULES)), None
+        )
         #: An error that vLLM answers with HTTP 400.
         self.ValidationError: type[Exception] = _optional("vllm.exceptions", "VLLMValidationError") or ValueError
 
@@ -88,12 +96,25 @@ def load() -> Seams:
     return Seams()
 
 
+_USAGE_MODULES = ("vllm.entrypoints.serve.engine.protocol", "vllm.entrypoints.openai.engine.protocol")
+_CHAT = "vllm.entrypoints.openai.chat_completion"
+_MESSAGES = "vllm.entrypoints.anthropic.serving"
+_RESPONSES = "vllm.entrypoints.openai.responses"
+
 #: What `serving` wraps: module, class, method.
 SERVING = (
-    ("vllm.entrypoints.openai.chat_completion.serving", "OpenAIServingChat", "chat_completion_full_generator"),
-    ("vllm.entrypoints.anthropic.serving", "AnthropicServingMessages", "messages_full_converter"),
-    ("vllm.entrypoints.openai.responses.context", "HarmonyContext", "append_output"),
+    (f"{_CHAT}.serving", "OpenAIServingChat", "chat_completion_full_generator"),
+    (f"{_CHAT}.serving", "OpenAIServingChat", "chat_completion_stream_generator"),
+    (f"{_CHAT}.serving", "OpenAIServingChat", "_create_chat_logprobs"),
+    (f"{_CHAT}.batch_serving", "OpenAIServingChatBatch", "chat_completion_full_generator_batch"),
+    (_MESSAGES, "AnthropicServingMessages", "messages_full_converter"),
+    (_MESSAGES, "AnthropicServingMessages", "message_stream_converter"),
+    (f"{_RESPONSES}.context", "HarmonyContext", "append_output"),
+    (f"{_RESPONSES}.serving", "OpenAIServingResponses", "responses_full_generator"),
+    ("vllm.v1.engine.detokenizer", "IncrementalDetokenizer", "from_new_request"),
 )
+#: The same, of endpoints that are served only where a flag asks for them.
+SERVING_WHERE_THERE = (("vllm.entrypoints.scale_out.derender.serving", "ServingDerender", "derender_chat_response"),)
 
 
 def check_serving() -> None:

@@ -1,61 +1,124 @@
-"""What vLLM's serving layer does to a reply after the parser is done with it, put right.
+"""What vLLM's serving layer does around a parser, put right.
 
 Each wrapper here works once a reply, or once a chunk for the price of a call; none knows Harmony:
 
-- Whole chat replies get ``reasoning_content`` beside vLLM's ``reasoning`` (streams have it from the parser's deltas),
-  and the finish reason that streams have: vLLM says ``tool_calls`` of a call that was cut off.
-- Whole ``/v1/messages`` replies hold arguments as an object. vLLM answers HTTP 400 where the model wrote none; here
-  they are kept, as text, under the name ``arguments``.
-- ``/v1/responses`` counts reasoning tokens before the reply's end is parsed; those of the end are added.
+- Whole replies of chat, of ``/v1/chat/completions/batch`` and of ``/v1/chat/completions/derender`` get
+  ``reasoning_content`` beside vLLM's ``reasoning`` (streams have it from the parser's deltas), the finish reason that
+  streams have, and reasoning tokens where vLLM leaves them out.
+- A reply that a stop string ended inside a call's arguments has the finish reason ``stop``: the call is not to be run.
+- Log probabilities are made before the parser sees their tokens; it is handed them, to keep those of the content.
+- ``/v1/messages``: arguments of a whole reply that are no object are kept, as text, under the name ``arguments``; a
+  call that was cut has the stop reason that streams have; the parser is told that blocks stand apart.
+- ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
+  leaves reasoning out.
+- Stop strings act on what the client sees: see `engine_stops`.
 """
 
 from __future__ import annotations
 
+import contextvars
 import functools
+import inspect
 import json
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from . import seams
+from .engine_stops import on_detokenizers
+from .tokenizers import Tokens
 
-__all__ = ["wrap"]
+__all__ = ["blocks_stand_apart", "ended", "take_logprobs", "wrap"]
 
 _MARK = "_harmony_plugin"
 
+#: Whether the reply that is being streamed goes to an API of blocks.
+_apart: contextvars.ContextVar[bool] = contextvars.ContextVar("apart", default=False)
+#: For each reply parsed in this context, whether its last call was cut short by a stop string.
+_cut_calls: contextvars.ContextVar[list[bool] | None] = contextvars.ContextVar("cut_calls", default=None)
+#: The log probabilities that vLLM made last: it hands their tokens to the parser next, with nothing in between.
+_made = threading.local()
 
-def wrap(is_ours: Callable[[Any], bool], reasoning_content: bool) -> None:
+
+def blocks_stand_apart() -> bool:
+    """Whether the stream that this context reads goes to ``/v1/messages``."""
+    return _apart.get()
+
+
+def ended(cut_call: bool) -> None:
+    """A parser is done with a reply. ``cut_call``: a stop string ended it inside a call's arguments."""
+    cut_calls = _cut_calls.get()
+    if cut_calls is not None:
+        cut_calls.append(cut_call)
+
+
+def take_logprobs() -> list[Any] | None:
+    """The entries that vLLM has just made, the list itself: what the caller changes is sent. None: there are none."""
+    logprobs, _made.logprobs = getattr(_made, "logprobs", None), None
+    return getattr(logprobs, "content", None)
+
+
+def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], reasoning_content: bool) -> None:
     """Wrap the serving classes that this process has loaded, each once. An engine core has none, and loads none.
 
     Args:
         is_ours: whether a parser class is one of this plugin's; every other's replies stay as they are.
+        tokens_of: the vocabulary of a tokenizer.
         reasoning_content: whether whole replies get it.
     """
-    chat = functools.partial(_whole_chat_replies, is_ours=is_ours, reasoning_content=reasoning_content)
-    wrappers: tuple[Callable[[Any], Any], ...] = (chat, _whole_messages, _late_tokens)
-    for (module, owner, method), wrapper in zip(seams.SERVING, wrappers, strict=True):
+    complete = functools.partial(_complete, reasoning_content=reasoning_content)
+    wrappers: dict[str, Callable[[Any], Any]] = {
+        "chat_completion_full_generator": functools.partial(_whole_chat, is_ours=is_ours, complete=complete),
+        "chat_completion_stream_generator": _streamed_chat,
+        "chat_completion_full_generator_batch": functools.partial(_batch, is_ours=is_ours, complete=complete),
+        "derender_chat_response": functools.partial(_derendered, is_ours=is_ours, complete=complete),
+        "_create_chat_logprobs": _logprobs,
+        "messages_full_converter": _whole_messages,
+        "message_stream_converter": _streamed_messages,
+        "append_output": _response_output,
+        "responses_full_generator": _whole_response,
+        "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of),
+    }
+    for module, owner, method in (*seams.SERVING, *seams.SERVING_WHERE_THERE):
         serving = seams.loaded(module, owner)
-        original = getattr(serving, method, None)
-        if original is None or hasattr(original, _MARK):
+        original = inspect.getattr_static(serving, method, None)
+        if original is None or hasattr(original, _MARK) or method not in vars(serving):
             continue
-        wrapped = functools.wraps(original)(wrapper(original))
+        wrapped = wrappers[method](original)
+        if not isinstance(wrapped, classmethod):
+            wrapped = functools.wraps(original)(wrapped)
         setattr(wrapped, _MARK, True)
         setattr(serving, method, wrapped)
 
 
-def _whole_chat_replies(original: Any, *, is_ours: Callable[[Any], bool], reasoning_content: bool) -> Any:
+# Chat
+
+
+def _complete(choice: Any, engine: str | None, cut_call: bool, *, reasoning_content: bool) -> None:
+    """A whole choice, with what streams have. ``engine``: the engine's own finish reason."""
+    if engine == "length" or (choice.finish_reason == "tool_calls" and (cut_call or not choice.message.tool_calls)):
+        choice.finish_reason = engine
+    if reasoning_content and choice.message.reasoning is not None:
+        choice.message.reasoning_content = choice.message.reasoning
+
+
+def _whole_chat(
+    original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, bool], None]
+) -> Any:
     async def chat_completion_full_generator(
         self: Any, request: Any, result_generator: AsyncIterator[Any], *args: Any, **kwargs: Any
     ) -> Any:
         if not is_ours(getattr(self, "parser_cls", None)):
             return await original(self, request, result_generator, *args, **kwargs)
         finished: dict[int, str | None] = {}
+        cut_calls: list[bool] = []
+        _cut_calls.set(cut_calls)
         response = await original(self, request, _watch(result_generator, finished), *args, **kwargs)
-        for choice in getattr(response, "choices", ()):
-            engine = finished.get(choice.index)
-            if engine == "length" or (choice.finish_reason == "tool_calls" and not choice.message.tool_calls):
-                choice.finish_reason = engine
-            if reasoning_content and choice.message.reasoning is not None:
-                choice.message.reasoning_content = choice.message.reasoning
+        choices = getattr(response, "choices", ())
+        if len(cut_calls) != len(choices):
+            cut_calls = [False] * len(choices)
+        for choice, cut_call in zip(choices, cut_calls, strict=True):
+            complete(choice, finished.get(choice.index), cut_call)
         return response
 
     return chat_completion_full_generator
@@ -69,14 +132,147 @@ async def _watch(results: AsyncIterator[Any], finished: dict[int, str | None]) -
         yield result
 
 
+def _streamed_chat(original: Any) -> Any:
+    def chat_completion_stream_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        chunks = original(self, request, *args, **kwargs)
+        return _cut_calls_stop(chunks) if getattr(request, "stop", None) else chunks
+
+    return chat_completion_stream_generator
+
+
+async def _cut_calls_stop(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The chunks of a stream whose request has stop strings: the finish reason of a call that one cut is ``stop``."""
+    cut_calls: list[bool] = []
+    _cut_calls.set(cut_calls)
+    async for chunk in chunks:
+        if cut_calls:
+            cut_calls.clear()
+            chunk = chunk.replace('"finish_reason":"tool_calls"', '"finish_reason":"stop"')
+        yield chunk
+
+
+def _logprobs(original: Any) -> Any:
+    def _create_chat_logprobs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _made.logprobs = original(self, *args, **kwargs)
+        return _made.logprobs
+
+    return _create_chat_logprobs
+
+
+def _batch(original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, bool], None]) -> Any:
+    async def chat_completion_full_generator_batch(
+        self: Any,
+        request: Any,
+        generators: Sequence[AsyncIterator[Any]],
+        request_id: str,
+        model_name: str,
+        all_conversations: Any,
+        tokenizer: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        rest = (request_id, model_name, all_conversations, tokenizer, *args)
+        if not is_ours(self.parser_cls):
+            return await original(self, request, generators, *rest, **kwargs)
+        last: dict[int, Any] = {}
+        watched = [_last_of(generator, number, last) for number, generator in enumerate(generators)]
+        response = await original(self, request, watched, *rest, **kwargs)
+        reasoning = 0
+        for choice in getattr(response, "choices", ()):
+            result = last[choice.index]
+            complete(choice, choice.finish_reason, False)
+            single = request.to_chat_completion_request(request.messages[choice.index])
+            for output in result.outputs:
+                parser = self.parser_cls(tokenizer, None, chat_template_kwargs=single.chat_template_kwargs)
+                parser.set_prompt_token_ids(result.prompt_token_ids)
+                reasoning += parser.count_reasoning_tokens(output.token_ids)
+        _tell_reasoning_tokens(response, reasoning)
+        return response
+
+    return chat_completion_full_generator_batch
+
+
+async def _last_of(results: AsyncIterator[Any], number: int, last: dict[int, Any]) -> AsyncIterator[Any]:
+    """``results``, with the last one noted."""
+    async for result in results:
+        last[number] = result
+        yield result
+
+
+def _derendered(
+    original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, bool], None]
+) -> Any:
+    async def derender_chat_response(self: Any, request: Any) -> Any:
+        response = await original(self, request)
+        parser_cls, chat = self.online_derenderer.parser, request.chat_request
+        if not is_ours(parser_cls) or chat is None:
+            return response
+        generated = request.generate_response
+        reasoning = 0
+        for choice, made in zip(getattr(response, "choices", ()), generated.choices, strict=False):
+            parser = parser_cls(
+                self.online_derenderer.renderer.get_tokenizer(),
+                chat.tools,
+                chat_template_kwargs=chat.chat_template_kwargs,
+            )
+            prompt = request.prompt_token_ids or generated.prompt_token_ids
+            if prompt is not None:
+                parser.set_prompt_token_ids(prompt)
+            calls = choice.message.tool_calls
+            if calls and made.finish_reason == "stop" and chat.tool_choice in (None, "auto", "required"):
+                choice.finish_reason = "tool_calls"
+            complete(choice, made.finish_reason, bool(calls) and parser.cuts_a_call(made.token_ids, chat))
+            content = getattr(choice.logprobs, "content", None)
+            if content is not None and len(content) == len(made.token_ids):
+                choice.logprobs.content = [content[place] for place in parser.content_places(made.token_ids, chat)]
+            reasoning += parser.count_reasoning_tokens(made.token_ids)
+        _tell_reasoning_tokens(response, reasoning)
+        return response
+
+    return derender_chat_response
+
+
+def _tell_reasoning_tokens(response: Any, count: int) -> None:
+    """The tokens of all choices, where vLLM's usage leaves them out."""
+    usage = getattr(response, "usage", None)
+    details = seams.load().CompletionTokenUsageInfo
+    if usage is not None and details is not None and getattr(usage, "completion_tokens_details", None) is None:
+        usage.completion_tokens_details = details(reasoning_tokens=count)
+
+
+# Messages
+
+
 def _whole_messages(original: Any) -> Any:
     def messages_full_converter(self: Any, generator: Any, *args: Any, **kwargs: Any) -> Any:
-        for choice in generator.choices:
-            for call in choice.message.tool_calls or ():
-                call.function.arguments = _as_object(call.function.arguments)
-        return original(self, generator, *args, **kwargs)
+        choice = generator.choices[0]
+        calls: Sequence[Any] = choice.message.tool_calls or ()
+        cut = isinstance(choice.stop_reason, str) and bool(calls) and not _is_json(calls[-1].function.arguments)
+        for call in calls:
+            call.function.arguments = _as_object(call.function.arguments)
+        message = original(self, generator, *args, **kwargs)
+        if cut and choice.finish_reason != "length":
+            message.stop_reason, message.stop_sequence = "stop_sequence", choice.stop_reason
+        return message
 
     return messages_full_converter
+
+
+def _streamed_messages(original: Any) -> Any:
+    async def message_stream_converter(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        _apart.set(True)
+        async for event in original(self, *args, **kwargs):
+            yield event
+
+    return message_stream_converter
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _as_object(arguments: str) -> str:
@@ -89,10 +285,30 @@ def _as_object(arguments: str) -> str:
     return json.dumps({"arguments": arguments})
 
 
-def _late_tokens(original: Any) -> Any:
+# Responses
+
+
+def _response_output(original: Any) -> Any:
     def append_output(self: Any, output: Any, *args: Any, **kwargs: Any) -> None:
         original(self, output, *args, **kwargs)
         if output.finished:
             self.num_reasoning_tokens += getattr(self.response_parser, "late_reasoning_tokens", 0)
+        if not getattr(getattr(self, "request", None), "include_reasoning", True):
+            # The messages stay: tools that vLLM runs go on from them.
+            self.last_append_segments = [
+                segment for segment in self.last_append_segments if segment.channel != "analysis" or segment.recipient
+            ]
 
     return append_output
+
+
+def _whole_response(original: Any) -> Any:
+    async def responses_full_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        response = await original(self, request, *args, **kwargs)
+        if not getattr(request, "include_reasoning", True) and getattr(self, "use_harmony", False):
+            output = getattr(response, "output", None)
+            if output is not None:
+                response.output = [item for item in output if getattr(item, "type", None) != "reasoning"]
+        return response
+
+    return responses_full_generator

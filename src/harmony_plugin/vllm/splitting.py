@@ -1,22 +1,30 @@
 """One reply as vLLM generates it: token ids in, the core's deltas or events out, cut at the request's stop strings.
 
-The core does the splitting. This module adds the one thing that only the server knows: where generation was stopped.
-vLLM looks for stop strings in its detokenized text and cuts that text, but hands the parser every token id, so that the
-text which the core makes of them still holds the stop string (and, in a stream, has to be held back while it may become
-one). Knows no class of vLLM's.
+The core does the splitting and `stops` the cutting. This module puts them together for one reply, and can say how a
+reply is to be split in a few words (`Plan.note`), so that the engine's side of the server splits it in the same way
+(see `engine_stops`). Knows no class of vLLM's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
-from harmony_plugin import Delta, Ended, Options, Stream, Text
+from harmony_plugin import Delta, Options, Stream
+from harmony_plugin.attribution import ContentTokens
 from harmony_plugin.events import Event, Joiner
-from harmony_plugin.vocabulary import Vocabulary
+from harmony_plugin.routing import Field
+from harmony_plugin.stops import StopStrings
+from harmony_plugin.vocabulary import Special, Vocabulary
 
-__all__ = ["NO_STOP", "Splitter", "Stop"]
+__all__ = ["NO_STOP", "Plan", "Splitter", "Stop"]
+
+#: The settings that a note carries; the rest are the server's.
+_NOTED = ("commentary", "channels", "arguments", "builtin_tools", "tool_choice")
+_FIELDS: frozenset[Field] = frozenset(get_args(Field))
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,8 @@ class Stop:
     """What ends generation besides the markers, as the request has it.
 
     Args:
-        strings: stop strings; the reply is cut where the first one begins.
-        include: vLLM's ``include_stop_str_in_output``: cut where it ends instead.
+        strings: stop strings, see `harmony_plugin.stops`.
+        include: vLLM's ``include_stop_str_in_output``: cut where it ends instead of where it begins.
         min_tokens: they do not count before so many tokens.
         token_ids: ``stop_token_ids`` that are no markers: not part of the reply, unless ``include``.
     """
@@ -42,123 +50,149 @@ class Stop:
 NO_STOP = Stop()
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How one request's replies are split.
+
+    Args:
+        tools: the names on offer.
+        options: the core's settings, in the model's dialect.
+        shown: the fields that the client sees.
+        stop: what ends generation.
+    """
+
+    tools: tuple[str, ...]
+    options: Options
+    shown: frozenset[Field] = _FIELDS
+    stop: Stop = field(default=NO_STOP)
+
+    def note(self) -> str:
+        """The plan as text, less what a server knows anyway: the dialect, and the stop strings of the request."""
+        settings = {name: getattr(self.options, name) for name in _NOTED}
+        settings["channels"] = dict(self.options.channels)
+        return json.dumps({"tools": self.tools, "shown": sorted(self.shown), "options": settings})
+
+    @classmethod
+    def of_note(cls, note: Any, options: Options, stop: Stop) -> Plan | None:
+        """The plan that was noted; None for anything else, which a client may have sent under the same name."""
+        try:
+            noted = json.loads(note)
+            settings = {name: value for name, value in noted["options"].items() if name in _NOTED}
+            tools = tuple(name for name in noted["tools"] if isinstance(name, str))
+            return cls(tools, replace(options, **settings), _FIELDS & set(noted["shown"]), stop)
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return None
+
+
 class Splitter:
-    """A `Stream` over one reply. Use ``feed``/``finish`` or ``feed_events``/``finish_events``, as with the core."""
+    """A `Stream` over one reply. Use ``feed``/``finish`` or ``feed_events``/``finish_events``, as with the core.
 
-    __slots__ = ("_cut", "_joiner", "feed", "stream")
+    Args:
+        prompt: the prompt's ids, if known.
+        plan: see there.
+        vocabulary: the model's.
+        follow: follow which tokens the content comes from: see `follow`.
+    """
 
-    def __init__(
-        self,
-        prompt: Sequence[int] | None,
-        tools: Sequence[str] | None,
-        options: Options,
-        vocabulary: Vocabulary,
-        stop: Stop = NO_STOP,
-    ) -> None:
-        self.stream = Stream(prompt, tools, options, vocabulary)
-        self._cut = _StopStrings(self.stream, stop, options.dialect.ids.values()) if stop else None
+    __slots__ = (
+        "_contents",
+        "_count",
+        "_entries",
+        "_joiner",
+        "_skipped",
+        "_stop",
+        "_stops",
+        "_vocabulary",
+        "feed",
+        "lined_up",
+        "stream",
+    )
+
+    def __init__(self, prompt: Sequence[int] | None, plan: Plan, vocabulary: Vocabulary, follow: bool = False) -> None:
+        stop = plan.stop
+        self.stream = Stream(prompt, plan.tools, plan.options, vocabulary)
+        self._vocabulary = vocabulary
+        self._stop = stop
+        self._stops: StopStrings | None = None
+        self._contents: ContentTokens[Any] | None = ContentTokens() if follow else None
+        self._entries: deque[Any] = deque()
+        #: Entries of the tokens whose content was given out; the caller takes them away.
+        self.lined_up: list[Any] = []
         self._joiner = Joiner()
+        self._count = 0
+        skipped = stop.token_ids - set(plan.options.dialect.ids.values())
+        self._skipped: frozenset[int] = frozenset() if stop.include else frozenset(skipped)
+        if stop.strings or self._skipped or follow:
+            self._stops = StopStrings(stop.strings, shown=plan.shown, include=stop.include)
         #: ids -> `Delta`. The core's own where there is nothing to cut: no layer in between on the token path.
-        self.feed = self.stream.feed if self._cut is None else self._feed
+        self.feed = self.stream.feed if self._stops is None else self._feed
+
+    @property
+    def matched(self) -> str | None:
+        """The stop string that ended the reply."""
+        return None if self._stops is None else self._stops.matched
+
+    @property
+    def cut_call(self) -> bool:
+        """Whether it stood in a call's arguments: that call is not whole."""
+        return self._stops is not None and self._stops.in_call
+
+    @property
+    def count(self) -> int:
+        """How many tokens there were, up to the one that completed a stop string (where there are any)."""
+        return self._count
+
+    def follow(self, entries: Iterable[Any]) -> None:
+        """What belongs to each of the tokens that are fed next (their log probabilities): see `lined_up`."""
+        self._entries.extend(entries)
 
     def finish(self) -> Delta:
         """The reply ends: what was held."""
-        return self.stream.finish() if self._cut is None else self._joiner.delta(self._cut.finish())
+        return self.stream.finish() if self._stops is None else self._joiner.delta(self.finish_events())
 
     def feed_events(self, ids: Sequence[int]) -> list[Event]:
         """ids -> events, `Text` cut at stop strings. The messages in `Ended` are not: add up the texts."""
-        return self.stream.feed_events(ids) if self._cut is None else self._cut.feed(ids)
-
-    def finish_events(self) -> list[Event]:
-        """The reply ends: the events that were held."""
-        return self.stream.finish_events() if self._cut is None else self._cut.finish()
-
-    def _feed(self, ids: Sequence[int]) -> Delta:
-        assert self._cut is not None
-        return self._joiner.delta(self._cut.feed(ids))
-
-
-class _StopStrings:
-    """Holds back what may become a stop string, and cuts where one was found and generation ended.
-
-    Like vLLM's detokenizer: a match ends in the text of the newest token, and the one that ends first counts. Unlike
-    it, stop strings are sought in the text of one message at a time, never across a header.
-    """
-
-    def __init__(self, stream: Stream, stop: Stop, markers: Any) -> None:
-        self._stream = stream
-        self._stop = stop
-        self._skipped: Container[int] = frozenset() if stop.include else stop.token_ids - set(markers)
-        self._longest = max((len(text) for text in stop.strings), default=1) - 1
-        # How much of the window must wait; with `include` nothing is taken back, so nothing waits.
-        self._hold = 0 if stop.include else self._longest
-        self._count = 0
-        # The end of the open message's text, and how much of it (from its beginning) was given out.
-        self._window = ""
-        self._given = 0
-        self._lane: Text | None = None
-        # After a match: where the reply is cut, and the ids behind it, in case generation goes on all the same.
-        self._cut: int | None = None
-        self._behind: Sequence[int] = ()
-
-    def feed(self, ids: Sequence[int]) -> list[Event]:
+        stops, stream = self._stops, self.stream
+        if stops is None:
+            return stream.feed_events(ids)
         out: list[Event] = []
-        if self._cut is not None:
-            # More came: to vLLM that was no match (it began in a header, say). Nothing may be lost.
-            self._cut = None
-            ids = [*self._behind, *ids]
-        for place, token in enumerate(ids):
+        for token in ids:
+            if stops.matched is not None:
+                break
             self._count += 1
             if token in self._skipped:
                 continue
-            before = len(self._window)
-            for event in self._stream.feed_events((token,)):
-                if isinstance(event, Text):
-                    self._lane = event
-                    self._window += event.text
-                else:
-                    self._release(out)
-                    out.append(event)
-                    before = 0
-            if len(self._window) > before and self._count > self._stop.min_tokens:
-                self._cut = self._match(before)
-                if self._cut is not None:
-                    self._behind = ids[place + 1 :]
-                    break
-            self._give(len(self._window) - self._hold, out)
-            spare = len(self._window) - self._longest
-            if spare > 0:
-                self._window = self._window[spare:]
-                self._given = max(self._given - spare, 0)
+            events = stream.feed_events((token,))
+            if self._contents is not None:
+                entry = self._entries.popleft() if self._entries else None
+                self._contents.add(self._piece(token), entry, events)
+            events = stops.feed(events, self._count > self._stop.min_tokens)
+            self._line_up(events)
+            out += events
         return out
 
-    def finish(self) -> list[Event]:
-        out: list[Event] = []
-        rest = self._stream.finish_events()
-        if self._cut is None:
-            self._release(out)
-            return out + rest
-        self._give(self._cut, out)
-        return out + [event for event in rest if isinstance(event, Ended)]
+    def finish_events(self) -> list[Event]:
+        """The reply ends: the events that were held."""
+        events = self.stream.finish_events()
+        if self._stops is None:
+            return events
+        if self._contents is not None:
+            self._contents.finish(events)
+        events = self._stops.finish(events)
+        self._line_up(events)
+        return events
 
-    def _match(self, before: int) -> int | None:
-        """Where to cut: the match that ends first, and ends in the text behind ``before``."""
-        best: tuple[int, int] | None = None
-        for text in self._stop.strings:
-            begin = self._window.find(text, max(before - len(text) + 1, 0))
-            if begin >= 0 and (best is None or begin + len(text) < best[1]):
-                best = begin, begin + len(text)
-        if best is None:
-            return None
-        return best[1] if self._stop.include else best[0]
+    def _feed(self, ids: Sequence[int]) -> Delta:
+        return self._joiner.delta(self.feed_events(ids))
 
-    def _give(self, end: int, out: list[Event]) -> None:
-        """Give out the window's text up to ``end``."""
-        if self._lane is not None and end > self._given:
-            out.append(self._lane._replace(text=self._window[self._given : end]))
-            self._given = end
+    def _line_up(self, events: list[Event]) -> None:
+        if self._contents is not None:
+            self.lined_up += (entry for entry in self._contents.given(events) if entry is not None)
 
-    def _release(self, out: list[Event]) -> None:
-        """The message's text is complete: nothing of it can become a stop string any more."""
-        self._give(len(self._window), out)
-        self._window, self._given, self._lane = "", 0, None
+    def _piece(self, token: int) -> bytes:
+        """A token's bytes; none where it is no text."""
+        vocabulary = self._vocabulary
+        if token in vocabulary.by_id:
+            return b""
+        piece = vocabulary.piece(token)
+        return b"" if isinstance(piece, Special) else piece.encode() if isinstance(piece, str) else piece

@@ -98,6 +98,32 @@ SCRIPTS: list[dict[str, Any]] = [
     },
     {"id": "not-json", "raw": call("get_weather", "Paris, please")},
     {"id": "patch", "raw": call("apply_patch", '{"input":"*** Begin Patch"}')},
+    {"id": "namespace", "raw": call("mcp__w__get", '{"city":"Paris"}')},
+    {"id": "local-shell", "raw": call("local_shell", '{"command":["ls","-l"]}')},
+    {"id": "shell", "raw": call("shell", '{"commands":["ls"],"timeout_ms":1000}')},
+    {"id": "operation", "raw": call("apply_patch", '{"type":"update_file","path":"a.py","diff":"+x"}')},
+    {"id": "bash", "raw": call("bash", '{"command":"ls"}')},
+    {"id": "editor", "raw": call("str_replace_based_edit_tool", '{"command":"view","path":"/a"}')},
+    {
+        "id": "namespace-loop",
+        "replies": [
+            {
+                "raw": "<|channel|>analysis<|message|>Need weather.<|end|><|start|>assistant"
+                + call("mcp__w__get", '{"city":"Paris"}')
+            },
+            {"raw": answer("It is 21 C.")},
+        ],
+    },
+    {
+        "id": "bash-loop",
+        "replies": [
+            {
+                "raw": "<|channel|>analysis<|message|>Run it.<|end|><|start|>assistant"
+                + call("Bash", '{"command":"echo hi"}')
+            },
+            {"raw": answer("Said hi.")},
+        ],
+    },
     {"id": "numbers", "raw": answer("one two three four five six seven")},
 ]
 
@@ -149,6 +175,7 @@ class Seen:
     def of_message(cls, choice: Any) -> Seen:
         message = choice.message
         calls = message.tool_calls or []
+        assert message.reasoning == message.reasoning_content
         return cls(
             getattr(message, "reasoning_content", None),
             message.content,
@@ -168,6 +195,7 @@ class Seen:
 
     def add(self, choice: Any) -> None:
         delta = choice.delta
+        assert getattr(delta, "reasoning", None) == getattr(delta, "reasoning_content", None)
         if getattr(delta, "reasoning_content", None) is not None:
             self.reasoning = (self.reasoning or "") + delta.reasoning_content
         if delta.content is not None:

@@ -14,6 +14,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 USER = [{"role": "user", "content": "hi"}]
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
+
+
 def ask(script: str, **more: Any) -> dict[str, Any]:
     return {"model": "tiny", "messages": USER, "metadata": {"script": script}, **more}
 
@@ -123,10 +126,69 @@ def test_fields_that_clients_send_and_this_server_does_not_know_are_let_through(
 
 
 def test_a_client_cannot_reach_the_handlers_own_arguments(http: httpx.Client) -> None:
-    more = {"llama": None, "cancelled": "x", "logits_processor": ["x"], "grammar": "root ::=", "self": 1}
+    more = {"llama": None, "cancelled": "x", "logits_processor": ["x"], "self": 1}
     reply = http.post("/v1/chat/completions", json=ask("answer", **more))
     assert reply.status_code == 200
     assert reply.json()["choices"][0]["message"]["content"] == "2 + 2 = 4."
+
+
+PATCH = {"type": "custom", "custom": {"name": "apply_patch", "description": "Patch.", "format": {"type": "text"}}}
+
+
+def test_custom_tools(client: openai.OpenAI, http: httpx.Client) -> None:
+    """Tools that take text, as OpenAI's client sends them; history, too."""
+    fields = ask("patch", tools=[PATCH, WEATHER])
+    whole = client.chat.completions.create(**fields).choices[0]
+    assert whole.finish_reason == "tool_calls"
+    (call,) = whole.message.tool_calls
+    assert (call.type, call.custom.name, call.custom.input) == ("custom", "apply_patch", "*** Begin Patch")
+    with http.stream("POST", "/v1/chat/completions", json={**fields, "stream": True}) as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: {")]
+    pieces = [c for line in lines for c in json.loads(line)["choices"][0]["delta"].get("tool_calls", ())]
+    assert [sorted(piece) for piece in pieces] == [["custom", "id", "index", "type"], ["custom", "index"]]
+    assert pieces[0]["custom"] == {"name": "apply_patch", "input": ""}
+    assert pieces[1]["custom"] == {"input": "*** Begin Patch"}
+    # Other tools' calls beside them stay as they are.
+    both = client.chat.completions.create(**ask("loop", tools=[PATCH, WEATHER])).choices[0].message
+    assert Seen.of_chunks(client.chat.completions.create(**ask("loop", tools=[PATCH, WEATHER]), stream=True)).calls == [
+        (both.tool_calls[0].function.name, both.tool_calls[0].function.arguments)
+    ]
+    turns = [*USER, whole.message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "Done."}]
+    counted = client.chat.completions.create(**ask("answer", tools=[PATCH]) | {"messages": turns}).usage
+    function = {"name": "apply_patch", "arguments": '{"input": "*** Begin Patch"}'}
+    turns[1] = {"role": "assistant", "tool_calls": [{"id": call.id, "type": "function", "function": function}]}
+    same = client.chat.completions.create(**ask("answer", tools=[PATCH]) | {"messages": turns}).usage
+    assert counted.prompt_tokens == same.prompt_tokens
+
+
+def test_a_custom_tool_can_be_required(client: openai.OpenAI) -> None:
+    for choice in (
+        "required",
+        {"type": "custom", "custom": {"name": "apply_patch"}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [PATCH]}},
+    ):
+        reply = client.chat.completions.create(**ask("patch", tools=[PATCH], tool_choice=choice))
+        assert [c.custom.input for c in reply.choices[0].message.tool_calls] == ["*** Begin Patch"]
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+def test_a_picture_in_a_result_or_in_history_stops_no_session(http: httpx.Client) -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, PICTURE]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "A screen:"}, PICTURE]},
+        {"role": "user", "content": "Well?"},
+    ]
+    fields = ask("answer", tools=[WEATHER]) | {"messages": turns}
+    for more in ({}, {"stream": True}):
+        assert http.post("/v1/chat/completions", json=fields | more).status_code == 200
+    tool_loop = fields | {"messages": [turns[-1], *turns[1:3]]}
+    assert http.post("/v1/chat/completions", json=tool_loop).status_code == 200
+    asked = http.post("/v1/chat/completions", json=fields | {"messages": [*turns, turns[0]]})
+    assert asked.status_code == 400
+    assert asked.json()["error"]["param"] == "messages[4].content[1].type"
 
 
 WRONG: list[tuple[str, dict[str, Any], str | None]] = [
@@ -214,6 +276,37 @@ WRONG: list[tuple[str, dict[str, Any], str | None]] = [
         "an impossible schema",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}},
         None,
+    ),
+    (
+        "json_schema without a schema",
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+        "response_format.json_schema.schema",
+    ),
+    (
+        "json_schema without anything",
+        {"response_format": {"type": "json_schema"}},
+        "response_format.json_schema.schema",
+    ),
+    ("max_tokens zero", {"max_tokens": 0, "max_completion_tokens": None}, "max_tokens"),
+    ("max_tokens negative", {"max_tokens": -5, "max_completion_tokens": None}, "max_tokens"),
+    ("max_completion_tokens negative", {"max_completion_tokens": -5}, "max_completion_tokens"),
+    ("the stock server's grammar", {"grammar": 'root ::= "yes"'}, "grammar"),
+    ("a search that OpenAI runs", {"web_search_options": {}}, "web_search_options"),
+    ("custom tool without name", {"tools": [{"type": "custom", "custom": {}}]}, "tools[0].custom.name"),
+    (
+        "custom tool's format",
+        {"tools": [{"type": "custom", "custom": {"name": "a", "format": 5}}]},
+        "tools[0].custom.format",
+    ),
+    (
+        "custom call without input",
+        {
+            "messages": [
+                *USER,
+                {"role": "assistant", "tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "x"}}]},
+            ]
+        },
+        "messages[1].tool_calls[0].custom.input",
     ),
     ("too long", {"messages": [{"role": "user", "content": "word " * 9000}]}, "messages"),
 ]

@@ -12,8 +12,8 @@ from harmony_plugin.demo.model import build_model
 from harmony_plugin.errors import RequestError
 from harmony_plugin.llamacpp.server.engine import Engine, Line
 from harmony_plugin.llamacpp.server.errors import Busy
-from harmony_plugin.llamacpp.server.responses import Store
 from harmony_plugin.llamacpp.server.settings import ModelSettings
+from harmony_plugin.llamacpp.server.store import Store, Stored
 
 
 async def settle() -> None:
@@ -122,9 +122,12 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_others_go_on(tmp_path: Pa
 
 
 def test_the_oldest_reply_goes_first() -> None:
+    def stored(name: str) -> Stored:
+        return Stored([{"role": "user", "content": name}], [], {"id": name, "output": []})
+
     store = Store(2)
     for name in ("a", "b", "c"):
-        store.put([{"role": "user", "content": name}], {"id": name})
+        store.put(stored(name))
     assert len(store) == 2
     with pytest.raises(RequestError) as gone:
         store.get("a")
@@ -133,8 +136,8 @@ def test_the_oldest_reply_goes_first() -> None:
         store.get("a", "previous_response_id")
     assert (named.value.status, named.value.param) == (400, "previous_response_id")
     store.get("b")  # used: now younger than c
-    store.put([], {"id": "d"})
+    store.put(stored("d"))
     assert store.get("b").messages == [{"role": "user", "content": "b"}]
     nothing = Store(0)
-    nothing.put([], {"id": "x"})
+    nothing.put(stored("x"))
     assert len(nothing) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import anthropic
@@ -118,13 +119,173 @@ def test_tool_loop(claude: anthropic.Anthropic) -> None:
     assert counted.input_tokens == second.usage.input_tokens + second.usage.cache_read_input_tokens
 
 
-def test_tools_that_anthropic_hosts_are_left_out(claude: anthropic.Anthropic) -> None:
-    hosted = {"type": "web_search_20250305", "name": "web_search"}
+# Tools that the API defines.
+
+BASH = {"type": "bash_20250124", "name": "bash"}
+EDITOR = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool", "max_characters": 10000}
+
+
+@pytest.mark.parametrize(
+    ("script", "tool", "given"),
+    [("bash", BASH, {"command": "ls"}), ("editor", EDITOR, {"command": "view", "path": "/a"})],
+    ids=["bash", "editor"],
+)
+def test_tools_that_the_client_runs(claude: anthropic.Anthropic, script: str, tool: Any, given: Any) -> None:
+    first = claude.messages.create(**ask(script, tools=[tool], tool_choice={"type": "any"}))
+    (use,) = first.content
+    assert (use.type, use.name, use.input) == ("tool_use", tool["name"], given)
+    with claude.messages.stream(**ask(script, tools=[tool])) as stream:
+        assert stream.get_final_message().content[0].input == given
+    turns = [USER, {"role": "assistant", "content": [use.model_dump(exclude_none=True)]}]
+    turns.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "a.py"}]})
+    assert claude.messages.create(**ask("answer", tools=[tool]) | {"messages": turns}).stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        BASH,
+        EDITOR,
+        {"type": "text_editor_20250124", "name": "str_replace_editor"},
+        {"type": "memory_20250818", "name": "memory"},
+        {
+            "type": "computer_20250124",
+            "name": "computer",
+            "display_width_px": 800,
+            "display_height_px": 600,
+            "display_number": 1,
+        },
+    ],
+    ids=lambda tool: tool["type"],
+)
+def test_typed_tools_are_shown_to_the_model(claude: anthropic.Anthropic, tool: Any) -> None:
     counts = [
         claude.messages.count_tokens(model="tiny", messages=[USER], tools=tools).input_tokens
-        for tools in ([WEATHER], [WEATHER, hosted])
+        for tools in ([WEATHER], [WEATHER, tool])
     ]
-    assert counts[0] == counts[1]
+    assert counts[0] < counts[1]
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "web_search_20250305", "name": "web_search"},
+        {"type": "web_fetch_20250910", "name": "web_fetch"},
+        {"type": "code_execution_20250825", "name": "code_execution"},
+        {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},
+        {"type": "mcp_toolset", "mcp_server_name": "wiki"},
+    ],
+    ids=lambda tool: tool["type"],
+)
+def test_tools_that_anthropic_runs_are_refused_by_name(claude: anthropic.Anthropic, tool: Any) -> None:
+    with pytest.raises(anthropic.BadRequestError, match=rf"tools\[1\]: {tool['type']} is not"):
+        claude.messages.create(**ask("answer", tools=[WEATHER, tool]))
+
+
+def test_mcp_servers_are_refused_by_name(claude: anthropic.Anthropic) -> None:
+    servers = [{"type": "url", "name": "wiki", "url": "https://example.com/mcp"}]
+    with pytest.raises(anthropic.BadRequestError, match="'wiki'"):
+        claude.beta.messages.create(**ask("answer", mcp_servers=servers))
+
+
+# Anthropic's tool runner.
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_clients_tool_runner(claude: anthropic.Anthropic, http: httpx.Client, stream: bool) -> None:
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """Current weather of a city.
+
+        Args:
+            city: Where.
+        """
+        return f"{city}: 21 C"
+
+    runner = claude.beta.messages.tool_runner(**ask("loop", tools=[get_weather]), stream=stream)
+    replies = [reply.get_final_message() if stream else reply for reply in runner]
+    assert [reply.stop_reason for reply in replies] == ["tool_use", "end_turn"]
+    assert replies[-1].content[-1].text == "It is 21 C."
+    # What it sends first, and what it would send next.
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_x"}):
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            reply = http.post(path, json=ask("loop", thread=thread))
+            assert reply.status_code == 400
+            assert reply.json()["error"]["details"] == {"error_code": "thread_unsupported_request"}
+
+
+# Claude Code.
+
+
+def test_a_billing_header_is_not_part_of_the_prompt(claude: anthropic.Anthropic) -> None:
+    """Its first system block, as recorded; the last part is another one in each session."""
+    long = "You are Claude Code. " * 100
+
+    def system(mark: str) -> list[Any]:
+        billing = f"x-anthropic-billing-header: cc_version=2.1.197.{mark}; cc_entrypoint=sdk-cli; cch={mark}00;"
+        return [{"type": "text", "text": billing}, {"type": "text", "text": long}]
+
+    first, second, without = (
+        claude.messages.create(**ask("answer", system=given))
+        for given in (system("a1b"), system("c2d"), [{"type": "text", "text": long}])
+    )
+    tokens = [reply.usage.input_tokens + reply.usage.cache_read_input_tokens for reply in (first, second, without)]
+    assert len(set(tokens)) == 1
+    assert second.usage.input_tokens <= 1  # llama.cpp evaluates the last id anew
+    alone = claude.messages.create(**ask("answer", system="x-anthropic-billing-header: cc_version=1"))
+    assert alone.usage.input_tokens + alone.usage.cache_read_input_tokens < 100
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_is_told_in_the_words_that_claude_code_reads(
+    http: httpx.Client, stream: bool
+) -> None:
+    long = [{"role": "user", "content": "word " * 9000}]
+    reply = http.post("/v1/messages", json=ask("answer", stream=stream) | {"messages": long})
+    assert reply.status_code == 400
+    told = re.fullmatch(r"prompt is too long: (\d+) tokens > (\d+) maximum", reply.json()["error"]["message"])
+    assert told
+    assert int(told[1]) > 9000
+    assert int(told[2]) == 8192
+
+
+def test_nothing_is_null_that_anthropics_schema_does_not_let_be(http: httpx.Client) -> None:
+    """The AI SDK reads replies by that schema, and fails on `"citations": null`."""
+    fields = ask("loop", tools=[WEATHER])
+
+    def nulls(value: Any, path: str = "") -> set[str]:
+        if isinstance(value, dict):
+            return {found for k, v in value.items() for found in nulls(v, f"{path}.{k}")}
+        if isinstance(value, list):
+            return {found for v in value for found in nulls(v, path)}
+        return {path} if value is None else set()
+
+    allowed = {f"{place}.{name}" for place in ("", ".message", ".delta") for name in ("stop_sequence", "stop_reason")}
+    for more in ({}, {"metadata": {"user_id": "answer"}}):
+        assert nulls(http.post("/v1/messages", json=fields | more).json()) <= allowed
+        for event in events(http, "/v1/messages", fields | more):
+            assert nulls(event) <= allowed
+
+
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+PAPER = {"type": "document", "title": "a.pdf", "source": {"type": "base64", "media_type": "application/pdf"}}
+
+
+def test_a_picture_in_a_result_or_in_history_stops_no_session(claude: anthropic.Anthropic, http: httpx.Client) -> None:
+    """What Claude Code's `Read` gives for a picture, and for a PDF (a document beside the result)."""
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [PICTURE, {"type": "text", "text": "A cat."}]}
+    turns: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, PICTURE]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "get_weather", "input": {}}]},
+        {"role": "user", "content": [result, PAPER]},
+        {"role": "user", "content": "Well?"},
+    ]
+    fields = ask("answer", tools=[WEATHER]) | {"messages": turns}
+    assert claude.messages.create(**fields).stop_reason == "end_turn"
+    assert events(http, "/v1/messages", fields)[-1]["type"] == "message_stop"
+    assert claude.messages.create(**fields | {"messages": [turns[-1], *turns[1:3]]}).stop_reason == "end_turn"
+    with pytest.raises(anthropic.BadRequestError, match=r"messages\[4\]\.content\[1\]\.type"):
+        claude.messages.create(**fields | {"messages": [*turns, turns[0]]})
 
 
 def test_a_tool_can_be_required(claude: anthropic.Anthropic) -> None:
@@ -181,6 +342,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("thinking", {"thinking": "yes"}),
     ("thinking budget", {"thinking": {"type": "enabled", "budget_tokens": 0}}),
     ("output_config", {"output_config": {"effort": "extreme"}}),
+    ("output_config format without a schema", {"output_config": {"format": {"type": "json_schema"}}}),
+    ("grammar", {"grammar": "root ::= "}),
     ("output_config format", {"output_config": {"format": {"type": "xml"}}}),
     ("tools", {"tools": "x"}),
     ("tool without name", {"tools": [{"input_schema": {}}]}),

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 from llamacpp_rig import CASES, LONG, Seen, chat_tools, events, expected, ids_of
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -26,15 +26,23 @@ def ask(script: str, **more: Any) -> dict[str, Any]:
 
 
 def without_names(value: Any) -> Any:
-    """A reply less what is each reply's own: ids and times."""
+    """A reply less what is each reply's own: ids, times and seals."""
+    own = ("id", "call_id", "created_at", "completed_at", "encrypted_content")
     if isinstance(value, dict):
-        return {
-            k: without_names(v) for k, v in value.items() if k not in ("id", "call_id", "created_at", "completed_at")
-        }
+        return {k: without_names(v) for k, v in value.items() if k not in own}
     return [without_names(v) for v in value] if isinstance(value, list) else value
 
 
+# As Codex sends an MCP server's tools.
+GET = {"type": "function", "name": "get", "description": "Weather.", "strict": False, "parameters": {"type": "object"}}
+NAMESPACE = {"type": "namespace", "name": "mcp__w", "description": "A weather server.", "tools": [GET]}
+
 SHAPES = [
+    ("namespace", {"tools": [WEATHER, NAMESPACE]}),
+    ("local-shell", {"tools": [{"type": "local_shell"}]}),
+    ("shell", {"tools": [{"type": "shell", "environment": {"type": "local"}}]}),
+    ("operation", {"tools": [{"type": "apply_patch"}]}),
+    ("loop", {"tools": [WEATHER], "include": ["reasoning.encrypted_content"]}),
     ("answer", {}),
     ("loop", {"tools": [WEATHER]}),
     ("preamble", {"tools": [WEATHER]}),
@@ -65,10 +73,11 @@ def test_events_validate_and_add_up_to_the_whole_reply(http: httpx.Client, scrip
         own = [event for event in found if event.get("output_index") == index]
         assert own[0]["type"] == "response.output_item.added"
         assert own[-1] == {**own[-1], "type": "response.output_item.done", "item": item}
-        assert {event["item_id"] for event in own[1:-1]} == {item["id"]}
+        assert {event["item_id"] for event in own[1:-1]} <= {item["id"]}
+        assert own[1:-1] or item["type"] in ("local_shell_call", "shell_call", "apply_patch_call")
         text = "".join(event["delta"] for event in own if event["type"].endswith(".delta"))
         kind = item["type"]
-        given = item["content"][0]["text"] if "content" in item else item.get("arguments", item.get("input"))
+        given = item["content"][0]["text"] if "content" in item else item.get("arguments", item.get("input", ""))
         assert text == given, kind
 
 
@@ -170,6 +179,25 @@ def test_history_is_what_the_chat_route_would_see(client: openai.OpenAI, http: h
     assert response.usage.input_tokens == chat.usage.prompt_tokens
 
 
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"}
+
+
+def test_a_picture_in_a_result_or_in_history_stops_no_session(http: httpx.Client) -> None:
+    """What Codex's `view_image` gives."""
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Look."}, PICTURE]},
+        {"type": "function_call", "call_id": "c1", "name": "get_weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [PICTURE, {"type": "input_text", "text": "So."}]},
+        {"role": "user", "content": "Well?"},
+    ]
+    fields = ask("answer", tools=[WEATHER]) | {"input": items}
+    assert http.post("/v1/responses", json=fields).json()["status"] == "completed"
+    assert events(http, "/v1/responses", fields)[-1]["type"] == "response.completed"
+    asked = http.post("/v1/responses", json=fields | {"input": [*items, items[0]]})
+    assert asked.status_code == 400
+    assert asked.json()["error"]["param"] == "input[4].content[1].type"
+
+
 def test_stored_replies_can_be_read_and_deleted(client: openai.OpenAI) -> None:
     reply = client.responses.create(**ask("answer"))
     assert client.responses.retrieve(reply.id) == reply
@@ -181,9 +209,242 @@ def test_stored_replies_can_be_read_and_deleted(client: openai.OpenAI) -> None:
         client.responses.retrieve(kept_out.id)
 
 
-def test_tools_that_openai_hosts_are_left_out(client: openai.OpenAI) -> None:
-    reply = client.responses.create(**ask("answer", tools=[{"type": "web_search"}, WEATHER]))
+# Codex: MCP and sub-agents.
+
+
+def test_namespaces(client: openai.OpenAI) -> None:
+    first = client.responses.create(**ask("namespace", tools=[NAMESPACE], tool_choice="required"))
+    (called,) = first.output
+    assert (called.type, called.namespace, called.name) == ("function_call", "mcp__w", "get")
+    assert called.arguments == '{"city":"Paris"}'
+    assert [tool.type for tool in first.tools] == ["namespace"]
+    with client.responses.stream(**ask("namespace", tools=[NAMESPACE])) as stream:
+        found = list(stream)
+    named = [e.item for e in found if e.type in ("response.output_item.added", "response.output_item.done")]
+    assert [(item.namespace, item.name) for item in named] == [("mcp__w", "get")] * 2
+
+    def tokens(items: list[Any], tools: list[Any]) -> int:
+        reply = client.responses.create(**ask("answer", tools=tools) | {"input": items})
+        return reply.usage.input_tokens
+
+    result = {"type": "function_call_output", "call_id": called.call_id, "output": "21"}
+    back = [called.model_dump(exclude_none=True), result]
+    flat = {k: v for k, v in back[0].items() if k != "namespace"} | {"name": "mcp__w__get"}
+    shown = {**GET, "name": "mcp__w__get", "description": "A weather server.\n\nWeather."}
+    assert tokens(back, [NAMESPACE]) == tokens([flat, result], [shown])
+    assert tokens(back, []) == tokens([flat, result], [])
+    for choice in (
+        {"type": "function", "name": "get", "namespace": "mcp__w"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "mcp__w__get"}]},
+    ):
+        chosen = client.responses.create(**ask("namespace", tools=[WEATHER, NAMESPACE], tool_choice=choice))
+        assert [item.name for item in chosen.output] == ["get"]
+
+
+def test_names_in_namespaces_do_not_meet(client: openai.OpenAI) -> None:
+    tools = [NAMESPACE, {**GET, "name": "mcp__w__get"}, {**NAMESPACE, "name": "mcp__w__"}]
+    reply = client.responses.create(**ask("namespace", tools=tools))
+    assert (reply.output[0].name, reply.output[0].namespace) == ("mcp__w__get", None)
+
+
+# Vercel's AI SDK.
+
+
+def test_items_are_referred_to(client: openai.OpenAI, http: httpx.Client) -> None:
+    """Its second turn with `store`, the default."""
+    first = client.responses.create(**ask("loop", tools=[WEATHER]))
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        *({"type": "item_reference", "id": item.id} for item in first.output),
+        {"type": "function_call_output", "call_id": first.output[1].call_id, "output": "21"},
+    ]
+    second = client.responses.create(**ask("loop", tools=[WEATHER]) | {"input": items})
+    assert second.output_text == "It is 21 C."
+    whole = [items[0], *(item.model_dump(exclude_none=True) for item in first.output), items[-1]]
+    same = client.responses.create(**ask("loop", tools=[WEATHER]) | {"input": whole})
+    assert same.usage.input_tokens == second.usage.input_tokens
+    # The kind may be left out; input has ids, too.
+    listed = client.responses.input_items.list(second.id, order="asc").data
+    again = [{"id": item.id} for item in listed]
+    third = client.responses.create(**ask("loop", tools=[WEATHER]) | {"input": again})
+    assert third.usage.input_tokens == second.usage.input_tokens
+    gone = http.post(
+        "/v1/responses", json=ask("loop") | {"input": [items[0], {"type": "item_reference", "id": "rs_x"}]}
+    )
+    assert gone.status_code == 404
+    assert gone.json()["error"]["param"] == "input[1].id"
+    assert "rs_x" in gone.json()["error"]["message"]
+    unstored = client.responses.create(**ask("loop", tools=[WEATHER], store=False))
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(**ask("loop") | {"input": [{"type": "item_reference", "id": unstored.output[0].id}]})
+
+
+def test_reasoning_is_kept_by_the_client(client: openai.OpenAI, http: httpx.Client) -> None:
+    """Its second turn without `store`; Codex asks for the same."""
+    fields = ask("loop", tools=[WEATHER], store=False)
+    assert client.responses.create(**fields).output[0].encrypted_content is None
+    first = client.responses.create(**fields, include=["reasoning.encrypted_content"])
+    thought, called = first.output
+    assert "Need weather." not in thought.encrypted_content
+
+    def back(**reasoning: Any) -> Any:
+        items = [
+            {"role": "user", "content": "hi"},
+            {"type": "reasoning", "id": thought.id, "summary": [], **reasoning},
+            called.model_dump(exclude_none=True),
+            {"type": "function_call_output", "call_id": called.call_id, "output": "21"},
+        ]
+        return http.post("/v1/responses", json=fields | {"input": items})
+
+    sealed, plain = (
+        back(encrypted_content=thought.encrypted_content),
+        back(content=[{"type": "reasoning_text", "text": "Need weather."}]),
+    )
+    assert sealed.json()["usage"]["input_tokens"] == plain.json()["usage"]["input_tokens"]
+    forged = thought.encrypted_content[:-10] + "A" * 10
+    for foreign in (forged, "gAAAA", "x", 5):
+        refused = back(encrypted_content=foreign)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "input[1].encrypted_content"
+        assert refused.json()["error"]["code"] == "invalid_encrypted_content"
+    # Where it was not all, or would not be shown again, nothing is lost with it.
+    summed = back(encrypted_content="x", summary=[{"type": "summary_text", "text": "Need weather."}])
+    assert summed.json()["usage"]["input_tokens"] == plain.json()["usage"]["input_tokens"]
+    past = [
+        {"role": "user", "content": "hi"},
+        {"type": "reasoning", "summary": [], "encrypted_content": "x"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "Well?"},
+    ]
+    assert http.post("/v1/responses", json=fields | {"input": past}).status_code == 200
+
+
+# Tools that the API defines.
+
+
+@pytest.mark.parametrize(
+    ("script", "tool", "field", "value", "result"),
+    [
+        (
+            "local-shell",
+            {"type": "local_shell"},
+            "action",
+            {"type": "exec", "command": ["ls", "-l"], "env": {}},
+            {"type": "local_shell_call_output", "output": "a.py"},
+        ),
+        (
+            "shell",
+            {"type": "shell"},
+            "action",
+            {"commands": ["ls"], "timeout_ms": 1000},
+            {
+                "type": "shell_call_output",
+                "output": [{"stdout": "a.py", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}],
+            },
+        ),
+        (
+            "operation",
+            {"type": "apply_patch"},
+            "operation",
+            {"type": "update_file", "path": "a.py", "diff": "+x"},
+            {"type": "apply_patch_call_output", "status": "completed"},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_tools_that_the_client_runs(
+    client: openai.OpenAI, script: str, tool: Any, field: str, value: Any, result: Any
+) -> None:
+    first = client.responses.create(**ask(script, tools=[tool]))
+    (called,) = first.output
+    assert called.type == result["type"].removesuffix("_output")
+    given = called.model_dump(exclude_none=True)
+    assert given[field] == value
+    items = [{"role": "user", "content": "hi"}, given, {**result, "call_id": called.call_id}]
+    fields = ask("answer", tools=[tool])
+    by_items = client.responses.create(**fields | {"input": items})
+    by_id = client.responses.create(**fields | {"input": items[-1:]}, previous_response_id=first.id)
+    assert by_items.output_text == by_id.output_text == "2 + 2 = 4."
+    assert by_items.usage.input_tokens > first.usage.input_tokens
+    chosen = client.responses.create(**ask(script, tools=[WEATHER, tool], tool_choice={"type": tool["type"]}))
+    assert chosen.output[0].type == called.type
+
+
+def test_a_typed_call_with_other_arguments_is_a_function_call(client: openai.OpenAI) -> None:
+    reply = client.responses.create(**ask("patch", tools=[{"type": "apply_patch"}]))
+    assert [(item.type, item.name) for item in reply.output] == [("function_call", "apply_patch")]
+    assert reply.output[0].arguments == '{"input":"*** Begin Patch"}'
+
+
+HOSTED = [
+    {"type": "mcp", "server_label": "deepwiki", "server_url": "https://mcp.deepwiki.com/mcp"},
+    {"type": "web_search"},
+    {"type": "web_search_preview"},
+    {"type": "file_search", "vector_store_ids": ["vs_1"]},
+    {"type": "code_interpreter", "container": {"type": "auto"}},
+    {"type": "image_generation"},
+    {"type": "shell", "environment": {"type": "container_auto"}},
+    {"type": "computer_use_preview", "display_width": 1, "display_height": 1, "environment": "browser"},
+]
+
+
+@pytest.mark.parametrize("tool", HOSTED, ids=lambda tool: tool["type"])
+def test_tools_that_openai_runs_are_refused_by_name(http: httpx.Client, tool: Any) -> None:
+    reply = http.post("/v1/responses", json=ask("answer", tools=[WEATHER, tool]))
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == "tools[1].type"
+    assert tool["type"] in error["message"]
+    assert tool.get("server_label", "") in error["message"]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_codexs_search_is_left_out(client: openai.OpenAI, live: bool) -> None:
+    """It comes with each of Codex's requests."""
+    search = {"type": "web_search", "external_web_access": live}
+    reply = client.responses.create(**ask("answer", tools=[search, WEATHER]))
     assert [tool.type for tool in reply.tools] == ["function"]
+
+
+# The other endpoints.
+
+
+def test_input_tokens(client: openai.OpenAI, http: httpx.Client) -> None:
+    fields = {"input": "hi", "tools": [WEATHER], "instructions": "Be brief."}
+    counted = client.responses.input_tokens.count(model="tiny", **fields)
+    reply = client.responses.create(**ask("answer") | fields)
+    assert counted.input_tokens == reply.usage.input_tokens
+    wrong = http.post("/v1/responses/input_tokens", json={"input": [{"role": "robot"}]})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "input[0].role")
+
+
+def test_input_items(client: openai.OpenAI, http: httpx.Client) -> None:
+    first = client.responses.create(**ask("loop", tools=[WEATHER]))
+    called = first.output[1]
+    output = [{"type": "function_call_output", "call_id": called.call_id, "output": "21"}]
+    second = client.responses.create(**ask("loop", tools=[WEATHER], previous_response_id=first.id) | {"input": output})
+    newest = client.responses.input_items.list(second.id)
+    assert [item.type for item in newest.data] == ["function_call_output", "function_call", "reasoning", "message"]
+    ResponseItemList.model_validate(http.get(f"/v1/responses/{second.id}/input_items").json(), strict=True)
+    oldest = client.responses.input_items.list(second.id, order="asc", limit=2)
+    assert [item.type for item in oldest.data] == ["message", "reasoning"]
+    assert oldest.data[0].content[0].text == "hi"
+    assert oldest.has_more
+    assert [item.id for item in oldest] == [item.id for item in newest][::-1]  # the client turns the pages
+    for wrong in ("order=up", "limit=0", "limit=x", "after=nothing"):
+        reply = http.get(f"/v1/responses/{second.id}/input_items?{wrong}")
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, wrong.split("=")[0])
+    assert http.get("/v1/responses/resp_x/input_items").status_code == 404
+
+
+def test_what_is_not_served_says_so(client: openai.OpenAI) -> None:
+    reply = client.responses.create(**ask("answer"))
+    with pytest.raises(openai.BadRequestError, match="complete"):
+        client.responses.cancel(reply.id)
+    with pytest.raises(openai.NotFoundError, match="resp_x"):
+        client.responses.cancel("resp_x")
+    with pytest.raises(openai.NotFoundError, match="not served here"):
+        client.responses.compact(model="tiny", input="hi")
 
 
 def test_structured_output(client: openai.OpenAI) -> None:
@@ -217,6 +478,11 @@ WRONG: list[tuple[str, dict[str, Any], str | None]] = [
     ("tool without name", {"tools": [{"type": "function"}]}, "tools[0].name"),
     ("tool parameters", {"tools": [{"type": "function", "name": "a", "parameters": 5}]}, "tools[0].parameters"),
     ("tool_choice", {"tool_choice": {"type": "mcp"}}, "tool_choice.type"),
+    ("namespace without tools", {"tools": [{"type": "namespace", "name": "a"}]}, "tools[0].tools"),
+    ("namespace in a namespace", {"tools": [{**NAMESPACE, "tools": [NAMESPACE]}]}, "tools[0].tools[0].type"),
+    ("reference without id", {"input": [{"type": "item_reference"}]}, "input[0].id"),
+    ("a schema left out", {"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format"),
+    ("grammar", {"grammar": "root ::= "}, "grammar"),
     ("tool_choice of an unknown tool", {"tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
     ("reasoning effort", {"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
     ("reasoning type", {"reasoning": "high"}, None),

@@ -17,6 +17,8 @@ CASES = load()
 API_LIST: tuple[Api, ...] = ("chat", "responses", "messages")
 REASONING_ALONE = ("--reasoning-parser", "harmony")
 TOOLS_ALONE = ("--tool-call-parser", "harmony", "--enable-auto-tool-choice")
+# As if the model's own generation_config.json listed no end token but config.json's <|return|>.
+FEW_END_TOKENS = ("--generation-config", "vllm")
 REASONING = "<|channel|>analysis<|message|>Let me think.<|end|><|start|>assistant"
 ANSWER = Script(tuple(encode(REASONING + "<|channel|>final<|message|>It is sunny in Rome.<|return|>")))
 CALL = Script(
@@ -56,7 +58,7 @@ def reasoning_alone(pool: Any) -> Any:
 
 @pytest.fixture
 def tools_alone(pool: Any) -> Any:
-    return pool.get(Launch(kind="llama", parsers=TOOLS_ALONE))
+    return pool.get(Launch(kind="llama", parsers=TOOLS_ALONE, flags=FEW_END_TOKENS))
 
 
 def test_split_cases(both_parsers: Any) -> None:
@@ -160,6 +162,26 @@ def test_echo(both_parsers: Any) -> None:
         assert told.fields == (None, "It is sunny in Rome.", [])
 
 
+@pytest.mark.parametrize("api", API_LIST)
+def test_stop_strings(api: Api, both_parsers: Any) -> None:
+    """By the same rule: on what the client sees, never in a header."""
+    stop = ["final", "analysis", "sunny"]
+    options: dict[str, Any] = {"stop_sequences": stop} if api == "messages" else {"extra": {"stop": stop}}
+    told = ask_all(both_parsers.url, [(api, ANSWER, {"stream": stream, **options}) for stream in (False, True)])
+    for each in told:
+        assert each.fields == ("Let me think.", "It is ", [])
+        assert each.completion_tokens == len(encode(REASONING + "<|channel|>final<|message|>It is sunny"))
+        assert each.finish == {"chat": "stop", "responses": "completed", "messages": "stop_sequence"}[api]
+
+
+def test_logprobs_line_up_with_the_content(both_parsers: Any) -> None:
+    whole, streamed = ask_both_modes(both_parsers, ANSWER, logprobs=True, top_logprobs=1)
+    entries = [entry.token for entry in whole.raw.choices[0].logprobs.content]
+    assert entries == ["It", " is", " sunny", " in", " Rome", "."]
+    chunks = [choice for choice in streamed.chunks if choice.logprobs]
+    assert [entry.token for choice in chunks for entry in choice.logprobs.content] == entries
+
+
 def test_log_of_both_parsers_has_no_error(both_parsers: Any) -> None:
     assert not complaints(both_parsers.log_text())
 
@@ -181,6 +203,9 @@ def test_tool_parser_alone(tools_alone: Any) -> None:
         assert told.tool_calls == [("get_weather", '{"city": "Rome"}')]
         assert told.finish == "tool_calls"
         assert told.content is None, "analysis never reaches content"
+    for told in ask_both_modes(tools_alone, Script((*CALL.ids, *encode(" and the model goes on"))), **options):
+        assert (told.tool_calls, told.completion_tokens) == ([("get_weather", '{"city": "Rome"}')], len(CALL.ids))
+        assert told.finish == "tool_calls"
     for told in ask_both_modes(tools_alone, ANSWER, **options):
         assert told.content == "It is sunny in Rome."
         assert told.tool_calls == []

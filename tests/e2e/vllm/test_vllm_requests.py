@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from vllm_rig.cases import right
@@ -22,12 +23,16 @@ from vllm_rig.replies import (
     Script,
     Told,
     chat_choices,
+    comparable,
     encode,
     encode_plain,
     encoding,
     function_tool,
     gather_bounded,
 )
+from vllm_rig.server import Launch
+
+from stopping import STOPPING, Stopping
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -249,62 +254,294 @@ def test_json_schema_keeps_reasoning(api: Api, server: Any, run: Run) -> None:
     assert tolds[0].content == tolds[1].content
 
 
+@pytest.mark.parametrize("api", APIS)
+def test_calls_are_possible_beside_a_format(api: Api, server: Any, run: Run) -> None:
+    """An agent with an output type calls its tools; the answer follows the format all the same."""
+    answer = Script(
+        tuple(
+            encode(
+                REASONING
+                + '<|channel|>final <|constrain|>json<|message|>{"answer": "yes", NOT JSON "count": 7}<|return|>'
+            )
+        )
+    )
+    schema = {"name": "answer", "schema": SCHEMA, "strict": True}
+    options: dict[str, Any] = {"tools": [WEATHER], "tool_choice": {"type": "auto"} if api == "messages" else "auto"}
+    if api == "messages":
+        output = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
+        options |= {"extra": output, "max_tokens": 200}
+    elif api == "chat":
+        options |= {
+            "response_format": {"type": "json_schema", "json_schema": schema},
+            "max_completion_tokens": 200,
+        }
+    else:
+        options |= {"text": {"format": {"type": "json_schema", **schema}}, "max_output_tokens": 200}
+    for told in both(run, server.url, lambda c, stream: c.ask(api, CALL, stream=stream, **options)):
+        assert told.fields == ("Let me think.", None, [("get_weather", '{"city": "Rome"}')])
+        assert told.finish == {"chat": "tool_calls", "responses": "completed", "messages": "tool_use"}[api]
+    for told in both(run, server.url, lambda c, stream: c.ask(api, answer, stream=stream, **options)):
+        assert (told.reasoning, told.tool_calls) == ("Let me think.", [])
+        assert json.loads(told.content or "") == {"answer": "yes", "count": 7}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_arguments_of_a_required_tool_are_at_least_an_object(api: Api, server: Any, run: Run) -> None:
+    script = Script(
+        tuple(
+            encode(
+                '<|channel|>commentary to=functions.get_weather json<|message|>696{"city": "Rome", "days": 2}<|call|>'
+            )
+        )
+    )
+    choice: Any = {"type": "any"} if api == "messages" else "required"
+    limit = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "messages": "max_tokens"}[api]
+    options = {"tools": [WEATHER], "tool_choice": choice, limit: 60}
+    for told in both(run, server.url, lambda c, stream: c.ask(api, script, stream=stream, **options)):
+        ((name, arguments),) = told.tool_calls
+        assert (name, json.loads(arguments)) == ("get_weather", {"city": "Rome", "days": 2})
+
+
 # Stops
 
 
+#: Stop strings on each API that takes them: vLLM refuses empty ones, and Messages cannot ask for them in the output.
+STOPS: list[tuple[Stopping, Api]] = [
+    (case, api) for case in STOPPING for api in APIS if all(case.stop) and not (case.include and api == "messages")
+]
+
+
+@pytest.fixture(scope="module")
+def stopped(pool: Any) -> dict[tuple[str, Api, bool], Any]:
+    """The replies, asked for at the same time, whole and streamed."""
+    url = pool.get(Launch()).url
+    keys = [(case, api, stream) for case, api in STOPS for stream in (False, True)]
+
+    def options(case: Stopping, api: Api) -> dict[str, Any]:
+        if api == "messages":
+            return {"stop_sequences": list(case.stop)}
+        return {"extra": {"stop": list(case.stop), "include_stop_str_in_output": case.include}}
+
+    async def work() -> list[Any]:
+        async with Clients(url) as clients:
+            return await gather_bounded(
+                [
+                    clients.ask(
+                        api, Script(tuple(encode(case.raw))), stream=stream, tools=[WEATHER], **options(case, api)
+                    )
+                    for case, api, stream in keys
+                ]
+            )
+
+    replies = asyncio.run(asyncio.wait_for(work(), timeout=400))
+    return {(case.name, api, stream): reply for (case, api, stream), reply in zip(keys, replies, strict=True)}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("case", "api"), STOPS, ids=lambda value: getattr(value, "name", value))
+def test_stop_strings(case: Stopping, api: Api, stream: bool, stopped: Any) -> None:
+    told = stopped[case.name, api, stream]
+    if isinstance(told, BaseException):
+        raise told
+    if api == "messages" and case.in_call:
+        calls = case.tool_calls if stream else [(n, json.dumps({"arguments": text})) for n, text in case.tool_calls]
+        assert told.fields == (case.reasoning, case.content, list(calls))
+    else:
+        assert comparable(told.fields, api, stream) == comparable(case.fields, api, stream)
+    if case.said is not None:
+        assert told.completion_tokens == len(encode(case.said)), "generation ends at the match"
+    whole_call = bool(case.tool_calls) and not case.in_call
+    if api == "chat":
+        assert told.finish == ("tool_calls" if whole_call else "stop")
+        ended = (told.chunks[-1] if stream else told.raw.choices[0]).model_extra
+        assert ended.get("stop_reason") == (200_012 if whole_call else case.matched)
+    elif api == "messages":
+        unmatched = "tool_use" if whole_call else "end_turn"
+        assert told.finish == ("stop_sequence" if case.matched else unmatched)
+        delta = told.chunks[-2].delta if stream else told.raw
+        assert delta.stop_sequence == case.matched
+    else:
+        assert told.finish == "completed"
+
+
+def test_stop_string_met_when_the_reply_ends(server: Any, run: Run) -> None:
+    """Text that may be a header is known for content at the end only."""
+    script = Script(tuple(encode("It is sunny. STOP.<|return|>")))
+    for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, stop=["STOP"])):
+        assert (told.fields, told.finish) == ((None, "It is sunny. ", []), "stop")
+
+
+def test_stop_strings_of_choices_and_min_tokens(server: Any, run: Run) -> None:
+    """Each choice stops by itself; a stop string does not count before so many tokens."""
+    short = encode("<|channel|>final<|message|>one two one three<|return|>")
+    extra = {"vllm_xargs": {"script_0": short, "script_1": list(ANSWER.ids)}, "seed": 0, "min_tokens": 5}
+    for choices in both(
+        run,
+        server.url,
+        lambda c, stream: chat_choices(
+            c.openai, ANSWER, stream=stream, n=2, temperature=1, stop=["one", "Rome"], extra=extra
+        ),
+    ):
+        assert [choice.fields for choice in choices] == [
+            (None, "one two ", []),
+            ("Let me think.", "It is sunny in ", []),
+        ]
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_call_that_the_limit_cuts(api: Api, server: Any, run: Run) -> None:
+    """It is told by its reason to stop, so that nobody runs it."""
+    text = encoding().decode(CALL.ids)
+    cut = Script(tuple(encode(text[: text.index("Rome")])))
+    for told in both(run, server.url, lambda c, stream: c.ask(api, cut, stream=stream, tools=[WEATHER])):
+        ((name, arguments),) = told.tool_calls
+        assert name == "get_weather"
+        assert arguments in ('{"city": "', json.dumps({"arguments": '{"city": "'}))
+        assert told.finish == {"chat": "length", "responses": "incomplete", "messages": "max_tokens"}[api]
+
+
+# Reasoning: efforts and budgets
+
+
+def thinks(tokens: int, then: str) -> Script:
+    """Reasoning of so many tokens and one too many, in whose place a spent budget puts the end marker."""
+    return Script(tuple(encode("<|channel|>analysis<|message|>" + " word" * tokens + " more" + then)))
+
+
+SAYS_YES = "<|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+CALLS = '<|start|>assistant<|channel|>commentary to=functions.get_weather json<|message|>{"city": "Rome"}<|call|>'
+
+
+@pytest.mark.parametrize("budget", [0, 1, 5])
+def test_thinking_budget(budget: int, server: Any, run: Run) -> None:
+    extra = {"thinking_token_budget": budget}
+    script = thinks(budget, SAYS_YES)
+    for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, extra=extra)):
+        assert told.fields == (" word" * budget or None, "Yes.", [])
+        assert told.reasoning_tokens == budget
+
+
+def test_thinking_budget_of_messages(server: Any, run: Run) -> None:
+    script = thinks(1024, SAYS_YES)
+    extra = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    for told in both(
+        run, server.url, lambda c, stream: c.ask("messages", script, stream=stream, max_tokens=1200, extra=extra)
+    ):
+        assert told.fields == (" word" * 1024, "Yes.", [])
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_thinking_budget_and_calls(choice: str, server: Any, run: Run) -> None:
+    """The call comes behind the reasoning, with a grammar and without; its arguments are no thinking."""
+    options = {"tools": [WEATHER], "tool_choice": choice, "max_completion_tokens": 80}
+    extra = {"thinking_token_budget": 5}
+    long = CALLS.replace("Rome", "Rome " * 20)
+    for script, city, reasoning in (
+        (thinks(5, CALLS), "Rome", " word" * 5),
+        (Script(tuple(encode(REASONING + long.partition("assistant")[2]))), "Rome " * 20, "Let me think."),
+    ):
+        for told in both(
+            run, server.url, lambda c, stream, s=script: c.ask("chat", s, stream=stream, extra=extra, **options)
+        ):
+            assert told.reasoning == reasoning
+            assert [(name, json.loads(text)) for name, text in told.tool_calls] == [("get_weather", {"city": city})]
+
+
+def test_thinking_budget_and_a_format(server: Any, run: Run) -> None:
+    script = thinks(
+        5, '<|start|>assistant<|channel|>final <|constrain|>json<|message|>{"answer": "yes", "count": 7}<|return|>'
+    )
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    options = {"response_format": schema, "max_completion_tokens": 100, "extra": {"thinking_token_budget": 5}}
+    for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, **options)):
+        assert (told.reasoning, json.loads(told.content or "")) == (" word" * 5, {"answer": "yes", "count": 7})
+
+
 @pytest.mark.parametrize(
-    ("raw", "stop", "fields"),
-    [
-        pytest.param(
-            REASONING + "<|channel|>final<|message|>It is sunny. Observation: none<|return|>",
-            ["Observ"],
-            ("Let me think.", "It is sunny. ", []),
-            id="inside-a-token",
-        ),
-        pytest.param(
-            REASONING + "<|channel|>final<|message|>One, two, three, four<|return|>",
-            ["o, thr", "four"],
-            ("Let me think.", "One, tw", []),
-            id="across-tokens",
-        ),
-        pytest.param(
-            REASONING + "<|channel|>final<|message|>It is sunny.<|return|>",
-            ["think"],
-            ("Let me ", None, []),
-            id="in-reasoning",
-        ),
-        pytest.param(
-            REASONING + '<|channel|>commentary to=functions.get_weather json<|message|>{"city": "Rome"}<|call|>',
-            ["Rome"],
-            ("Let me think.", None, [("get_weather", '{"city": "')]),
-            id="in-arguments",
-        ),
-        pytest.param(
-            REASONING + "<|channel|>final<|message|>It is sunny.<|return|>",
-            ["rain"],
-            ("Let me think.", "It is sunny.", []),
-            id="never-met",
-        ),
-        pytest.param(
-            REASONING + "<|channel|>final<|message|>It is sun<|return|>",
-            ["sunny"],
-            ("Let me think.", "It is sun", []),
-            id="begun-only",
-        ),
-    ],
+    ("effort", "level"), [("none", "low"), ("minimal", "low"), ("medium", "medium"), ("xhigh", "high"), ("max", "high")]
 )
-@pytest.mark.parametrize("api", ["chat", "responses"])
-def test_stop_string_is_cut(api: Api, raw: str, stop: list[str], fields: Any, server: Any, run: Run) -> None:
-    script = Script(tuple(encode(raw)))
-    options: dict[str, Any] = {"stop": stop} if api == "chat" else {"extra": {"stop": stop}}
-    for told in both(run, server.url, lambda c, stream: c.ask(api, script, stream=stream, tools=[WEATHER], **options)):
-        assert told.fields == fields
+def test_efforts(effort: str, level: str, server: Any, run: Run) -> None:
+    """OpenAI's efforts are those that gpt-oss knows; with `none` on chat, reasoning ends as it begins."""
+    script = thinks(0, SAYS_YES) if effort == "none" else ANSWER
+    extra = {"reasoning_effort": effort, "return_token_ids": True}
+    for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, extra=extra)):
+        assert told.reasoning == (None if effort == "none" else "Let me think.")
+        if told.prompt_ids:
+            assert f"Reasoning: {level}" in encoding().decode(told.prompt_ids)
+    extra = {"reasoning": {"effort": effort}}
+    for told in both(run, server.url, lambda c, stream: c.ask("responses", ANSWER, stream=stream, extra=extra)):
+        assert told.fields == ("Let me think.", "It is sunny in Rome.", [])
 
 
-def test_stop_string_in_output_when_asked(server: Any, run: Run) -> None:
-    extra = {"stop": ["sunny"], "include_stop_str_in_output": True}
-    for told in both(run, server.url, lambda c, stream: c.ask("chat", ANSWER, stream=stream, extra=extra)):
-        assert told.fields == ("Let me think.", "It is sunny", [])
+def test_include_reasoning_false_on_responses(server: Any, run: Run) -> None:
+    tokens = right(ANSWER, []).reasoning_tokens
+    extra = {"include_reasoning": False}
+    for told in both(run, server.url, lambda c, stream: c.ask("responses", ANSWER, stream=stream, extra=extra)):
+        assert told.fields == (None, "It is sunny in Rome.", [])
+        assert "think" not in repr(told.chunks) + repr(told.raw)
+        assert told.reasoning_tokens == tokens, "hidden, and generated all the same"
+
+
+def test_what_vllm_refuses_on_responses(server: Any, run: Run) -> None:
+    """No seam lets these through; each is the client's error, and docs/vllm.md says so."""
+    wrong: list[dict[str, Any]] = [
+        {"include": ["message.output_text.logprobs"], "top_logprobs": 1},
+        {"extra": {"tools": [{"type": "namespace", "name": "x", "description": "d", "tools": []}]}},
+    ]
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            return await gather_bounded([clients.ask("responses", ANSWER, stream=False, **each) for each in wrong])
+
+    for error in run(work()):
+        assert isinstance(error, openai.BadRequestError), error
+        assert error.body["message"]  # type: ignore[index]
+
+
+# Other endpoints
+
+
+def test_batch_endpoint(server: Any, run: Run) -> None:
+    """`/v1/chat/completions/batch`: what chat gives, for several conversations."""
+    body = {
+        "model": MODEL,
+        "messages": [QUESTION, QUESTION],
+        "temperature": 0,
+        "max_completion_tokens": 60,
+        "logprobs": True,
+        "top_logprobs": 1,
+        "stop": ["final", "Rome"],
+        "vllm_xargs": {"script": list(ANSWER.ids)},
+    }
+
+    async def work() -> Any:
+        async with httpx.AsyncClient(timeout=240) as client:
+            return (await client.post(f"{server.url}/v1/chat/completions/batch", json=body)).raise_for_status().json()
+
+    reply = run(work())
+    assert len(reply["choices"]) == 2
+    for choice in reply["choices"]:
+        message = choice["message"]
+        assert (message["reasoning"], message["content"]) == ("Let me think.", "It is sunny in ")
+        assert message["reasoning_content"] == message["reasoning"]
+        assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "Rome")
+        assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["It", " is", " sunny", " in", " Rome"]
+    details = reply["usage"]["completion_tokens_details"]
+    assert details["reasoning_tokens"] == 2 * right(ANSWER, []).reasoning_tokens
+
+
+def test_blocks_of_messages_stand_apart(server: Any, run: Run) -> None:
+    """No line break in front of a block's text; one joins two messages of a block."""
+    parts = [("analysis", "A"), ("commentary", "B"), ("analysis", "C"), ("analysis", "D")]
+    head = "".join(f"<|channel|>{channel}<|message|>{text}<|end|><|start|>assistant" for channel, text in parts)
+    script = Script(tuple(encode(head + "<|channel|>final<|message|>E<|return|>")))
+    (told,) = both(run, server.url, lambda c, stream: c.ask("messages", script, stream=stream), (True,))
+    blocks: dict[int, str] = {}
+    for event in told.chunks:
+        if event.type == "content_block_delta" and event.delta.type in ("thinking_delta", "text_delta"):
+            text = getattr(event.delta, "thinking", None) or getattr(event.delta, "text", "")
+            blocks[event.index] = blocks.get(event.index, "") + text
+    assert list(blocks.values()) == ["A", "B", "C\nD", "E"]
 
 
 # Choices, counts and the rest
@@ -345,16 +582,40 @@ def test_skip_special_tokens_changes_nothing(skip: bool, server: Any, run: Run) 
         assert told.fields == ("Let me think.", None, [("get_weather", '{"city": "Rome"}')])
 
 
-def test_logprobs(server: Any, run: Run) -> None:
-    """One entry a generated token, markers included, as vLLM documents them; the text fields stay what they are."""
+@pytest.mark.parametrize(
+    ("raw", "stop", "content"),
+    [
+        (REASONING + "<|channel|>final<|message|>It is 🦀🫠.<|return|>", None, "It is 🦀🫠."),
+        ("It is sunny.<|return|>", None, "It is sunny."),
+        ('<|channel|>final{"a": 1}<|return|>', None, '{"a": 1}'),
+        (REASONING + "<|channel|>final<|message|>One, twisted<|return|>", ["two"], "One, twisted"),
+        (encoding().decode(CALL.ids), None, None),
+    ],
+    ids=["reasoning", "loose text", "no message marker", "held", "no content"],
+)
+def test_logprobs_line_up_with_the_content(raw: str, stop: Any, content: str | None, server: Any, run: Run) -> None:
+    """One entry a token of the content, no reasoning and no markers, in the chunk that has its text."""
+    script = Script(tuple(encode(raw)))
     whole, streamed = both(
-        run, server.url, lambda c, stream: c.ask("chat", ANSWER, stream=stream, logprobs=True, top_logprobs=1)
+        run,
+        server.url,
+        lambda c, stream: c.ask(
+            "chat", script, stream=stream, logprobs=True, top_logprobs=1, tools=[WEATHER], extra={"stop": stop}
+        ),
     )
+    assert whole.content == streamed.content == content
     entries = whole.raw.choices[0].logprobs.content
-    streamed_entries = [entry for choice in streamed.chunks if choice.logprobs for entry in choice.logprobs.content]
-    assert [entry.token for entry in entries] == [encoding().decode([token]) for token in ANSWER.ids]
+    streamed_entries = []
+    for choice in streamed.chunks:
+        said = choice.logprobs.content if choice.logprobs else []
+        assert not said or choice.delta.content
+        streamed_entries += said
+    wanted = [[token] for token in encode(content or "")]
+    if content and "🦀" not in content:
+        assert [entry.token for entry in entries] == [encoding().decode(token) for token in wanted]
+    assert len(entries) == len(wanted)
     assert [entry.token for entry in streamed_entries] == [entry.token for entry in entries]
-    assert whole.fields == streamed.fields == ("Let me think.", "It is sunny in Rome.", [])
+    assert all(len(entry.top_logprobs) == 1 for entry in entries)
 
 
 def test_token_ids_of_a_stream(server: Any, run: Run) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 from vllm_rig.cases import Case, load, right
+from vllm_rig.faults import WEATHER
 from vllm_rig.load import complaints, run_round
-from vllm_rig.replies import APIS, Api, Clients, comparable, gather_bounded
+from vllm_rig.replies import APIS, MODEL, QUESTION, Api, Clients, Script, comparable, encode, gather_bounded
 from vllm_rig.server import Launch
 
 CASES = load()
 LAUNCH = Launch(
-    flags=("--api-server-count", "2", "--stream-interval", "7"),
+    flags=(
+        *("--api-server-count", "2", "--stream-interval", "7", "--enable-scale-out"),
+        *("--anthropic-disabled-thinking-effort", "none"),
+    ),
     environment=(("HARMONY_COMMENTARY", "reasoning"),),  # a setting must reach every process
 )
 
@@ -56,6 +61,108 @@ def test_deltas_carry_several_tokens(told: Any) -> None:
     longest: Case = max(CASES, key=lambda case: len(case.script.seen))
     reply = told[longest.id, "chat"]
     assert len(reply.chunks) < len(longest.script.seen) / 2
+
+
+def test_thinking_disabled_of_messages(server: Any, run: Any) -> None:
+    """With the flag above, reasoning ends as it begins."""
+    after = "<|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    script = Script(tuple(encode("<|channel|>analysis<|message|> more" + after)))  # the end marker stands for ` more`
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            extra = {"thinking": {"type": "disabled"}}
+            return await gather_bounded(
+                [clients.ask("messages", script, stream=stream, extra=extra) for stream in (False, True)]
+            )
+
+    for told in run(work()):
+        assert told.fields == (None, "Yes.", [])
+
+
+def test_derender_endpoint(server: Any, run: Any) -> None:
+    """`/v1/chat/completions/derender`: what chat gives, of ids that another server generated; whole and in chunks."""
+    raw = (
+        "<|channel|>analysis<|message|>Let me think.<|end|><|start|>assistant<|channel|>commentary<|message|>I look."
+        "<|end|><|start|>assistant"
+    )
+    call = raw + '<|channel|>commentary to=functions.get_weather json<|message|>{"city": "Rome"}<|call|>'
+    answer = raw + "<|channel|>final<|message|>It is sunny in Rome.<|return|>"
+    asked = {
+        "model": MODEL,
+        "messages": QUESTION,
+        "tools": [WEATHER],
+        "temperature": 0,
+        "max_completion_tokens": 100,
+        "logprobs": True,
+        "top_logprobs": 1,
+        # The server's own setting is `reasoning`.
+        "chat_template_kwargs": {"harmony": {"commentary": "content"}},
+    }
+
+    async def work() -> None:
+        async with httpx.AsyncClient(timeout=240) as client:
+
+            async def post(path: str, body: Any) -> Any:
+                return (await client.post(server.url + path, json=body)).raise_for_status().json()
+
+            async def derendered(script: str, **more: Any) -> tuple[Any, Any]:
+                """The whole reply, and the message that the chunks of a stream add up to."""
+                request = asked | more | {"vllm_xargs": {"script": encode(script)}}
+                prompt = await post("/v1/chat/completions/render", request)
+                made = await post("/inference/v1/generate", prompt)
+                common = {"chat_request": request, "prompt_token_ids": prompt["token_ids"]}
+                whole = await post("/v1/chat/completions/derender", {"generate_response": made, **common})
+                (choice,) = made["choices"]
+                ids, state = choice["token_ids"], None
+                said: dict[str, str] = {"reasoning": "", "reasoning_content": "", "content": "", "arguments": ""}
+                for place in range(0, len(ids), 6):
+                    last = place + 6 >= len(ids)
+                    chunk = {
+                        "request_id": "r",
+                        "choices": [
+                            {
+                                "index": 0,
+                                "token_ids": ids[place : place + 6],
+                                "finish_reason": choice["finish_reason"] if last else None,
+                            }
+                        ],
+                    }
+                    body = {"stream": True, "generate_chunk": chunk, "stream_state": state, **common}
+                    step = await post("/v1/chat/completions/derender", body)
+                    state, delta = step["stream_state"], step["chunk"]["choices"][0]["delta"]
+                    for name in ("reasoning", "reasoning_content", "content"):
+                        said[name] += delta.get(name) or ""
+                    for each in delta.get("tool_calls") or ():
+                        said["arguments"] += each["function"]["arguments"]
+                return whole, said
+
+            whole, said = await derendered(answer)
+            (choice,) = whole["choices"]
+            message = choice["message"]
+            assert message["reasoning"] == message["reasoning_content"] == "Let me think."
+            assert message["content"] == "I look.\nIt is sunny in Rome."
+            assert choice["finish_reason"] == "stop"
+            told = [entry["token"] for entry in choice["logprobs"]["content"]]
+            assert "".join(told) == "I look.It is sunny in Rome."
+            assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] == 4
+            names = ("reasoning", "reasoning_content", "content")
+            assert {name: said[name] for name in names} == {name: message[name] for name in names}
+
+            whole, said = await derendered(call)
+            (choice,) = whole["choices"]
+            assert choice["finish_reason"] == "tool_calls"
+            (made,) = choice["message"]["tool_calls"]
+            assert made["function"] == {"name": "get_weather", "arguments": '{"city": "Rome"}'}
+            assert said["arguments"] == '{"city": "Rome"}'
+
+            body = {"chat_request": asked | {"chat_template_kwargs": {"harmony": {"x": 1}}}, "prompt_token_ids": [1]}
+            generated = {"request_id": "r", "choices": [{"index": 0, "token_ids": encode(answer)}]}
+            wrong = await client.post(
+                server.url + "/v1/chat/completions/derender", json={"generate_response": generated, **body}
+            )
+            assert wrong.status_code == 400, wrong.text
+
+    run(work())
 
 
 def test_both_api_servers_answer(server: Any, run: Any) -> None:

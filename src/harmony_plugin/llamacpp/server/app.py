@@ -34,6 +34,8 @@ from .engine import Engine, Generation
 from .metrics import Metrics
 from .record import Record
 from .settings import ModelSettings, ServerSettings
+from .store import Seal, Store, Stored
+from .tools import Toolbox
 
 __all__ = ["create_app", "create_engine"]
 
@@ -54,7 +56,11 @@ def create_engine(
 
     def prepare(llama: Any, settings: Any) -> None:
         if settings.chat_format == "harmony":
-            handler = HarmonyChatHandler(defaults=settings.defaults(), logits_processors=logits_processors)
+            handler = HarmonyChatHandler(
+                defaults=settings.defaults(),
+                logits_processors=logits_processors,
+                reasoning_content=settings.harmony_reasoning_content,
+            )
             handler.prepare(llama)
             llama.chat_handler = handler
 
@@ -97,7 +103,8 @@ class _Server:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.engine = engine
         self.settings = settings
-        self.store = responses.Store(settings.stored_responses)
+        self.store = Store(settings.stored_responses)
+        self.seal = Seal(settings.reasoning_key)
         self.metrics = Metrics(lambda: len(engine.line), lambda: int(engine.running is not None))
         engine.on_chunk = self.metrics.chunks.inc
         self._key = settings.api_key.encode() if settings.api_key is not None else None
@@ -119,6 +126,10 @@ class _Server:
             ("POST", "/v1/responses", self.create_response, "OpenAI V1"),
             ("GET", "/v1/responses/{identifier}", self.show_response, "OpenAI V1"),
             ("DELETE", "/v1/responses/{identifier}", self.delete_response, "OpenAI V1"),
+            ("GET", "/v1/responses/{identifier}/input_items", self.list_input_items, "OpenAI V1"),
+            ("POST", "/v1/responses/{identifier}/cancel", self.cancel_response, "OpenAI V1"),
+            ("POST", "/v1/responses/input_tokens", self.count_input_tokens, "OpenAI V1"),
+            ("POST", "/v1/responses/compact", self.compact, "OpenAI V1"),
             ("POST", "/v1/messages", self.create_message, "Anthropic"),
             ("POST", "/v1/messages/count_tokens", self.count_tokens, "Anthropic"),
         ):
@@ -228,28 +239,39 @@ class _Server:
             yield _event(errors.body(turn.failed(error), anthropic=False))
 
     async def create_response(self, request: Request) -> Response:
-        asked = responses.check(await self._body(request))
-        previous = asked.previous_response_id
-        earlier = self.store.get(previous, "previous_response_id").messages if previous is not None else ()
-        body, history = responses.to_chat(asked, earlier)
+        asked, earlier, toolbox, body, history = self._read_response(await self._body(request))
+        items = [*earlier.items, *earlier.response["output"]] if earlier is not None else []
+        items += responses.input_items(asked)
         try:
             turn = await self._begin(request, _with_usage(chat.check(body)))
         except RequestError as error:
             raise responses.rename(error) from error
-        translation = responses.Translation(asked, turn.model)
+        translation = responses.Translation(asked, turn.model, toolbox, self.seal.close)
+
+        def remember() -> None:
+            if asked.store is not False:
+                reply = translation.message()
+                messages = [*history, reply] if reply is not None else history
+                self.store.put(Stored(messages, items, translation.response))
+
         if asked.stream:
-            return _Events(turn, self._response_events(turn, translation, asked, history), self.settings)
+            return _Events(turn, self._response_events(turn, translation, remember), self.settings)
         for _ in (*translation.feed(responses.chunk_of(await self._whole(turn))), *translation.finish()):
             pass
-        self._remember(translation, asked, history)
+        remember()
         return JSONResponse(translation.response)
 
+    def _read_response(self, body: Any) -> tuple[responses.ResponsesRequest, Stored | None, Toolbox, Json, list[Json]]:
+        """The request in `body`, what it goes on from, its tools, the chat request that it means, and its messages."""
+        asked = responses.resolve(responses.check(body), self.store.item)
+        previous = asked.previous_response_id
+        earlier = self.store.get(previous, "previous_response_id") if previous is not None else None
+        toolbox = Toolbox(asked.tools)
+        messages = earlier.messages if earlier is not None else ()
+        return asked, earlier, toolbox, *responses.to_chat(asked, toolbox, messages, self.seal.open)
+
     async def _response_events(
-        self,
-        turn: _Turn,
-        translation: responses.Translation,
-        asked: responses.ResponsesRequest,
-        history: list[Json],
+        self, turn: _Turn, translation: responses.Translation, remember: Callable[[], None]
     ) -> AsyncIterator[bytes]:
         try:
             for event in translation.start():
@@ -259,18 +281,11 @@ class _Server:
                     yield _event(event, event["type"])
             # Before the last event: a client may go on from this response as soon as it has seen that.
             last = list(translation.finish())
-            self._remember(translation, asked, history)
+            remember()
         except Exception as error:
             last = list(translation.fail(turn.failed(error)))
         for event in last:
             yield _event(event, event["type"])
-
-    def _remember(
-        self, translation: responses.Translation, asked: responses.ResponsesRequest, history: list[Json]
-    ) -> None:
-        if asked.store is not False:
-            reply = translation.message()
-            self.store.put([*history, reply] if reply is not None else history, translation.response)
 
     async def show_response(self, identifier: str) -> Response:
         return JSONResponse(self.store.get(identifier).response)
@@ -278,6 +293,33 @@ class _Server:
     async def delete_response(self, identifier: str) -> Json:
         self.store.drop(identifier)
         return {"id": identifier, "object": "response", "deleted": True}
+
+    async def list_input_items(self, identifier: str, request: Request) -> Json:
+        items = [dict(item) for item in self.store.get(identifier).items]
+        return responses.page(items, request.query_params)
+
+    async def cancel_response(self, identifier: str) -> Json:
+        self.store.get(identifier)
+        raise RequestError(
+            "Cannot cancel a response that is complete. (Those under way end when their client leaves.)",
+            None,
+            "invalid_value",
+        )
+
+    async def count_input_tokens(self, request: Request) -> Json:
+        *_, body, _ = self._read_response(await self._body(request))
+        try:
+            return {"object": "response.input_tokens", "input_tokens": await self._count(request, chat.check(body))}
+        except RequestError as error:
+            raise responses.rename(error) from error
+
+    async def compact(self) -> Json:
+        raise RequestError(
+            "Compaction is not served here: have the model sum up the conversation, and go on from that.",
+            None,
+            "unsupported_endpoint",
+            404,
+        )
 
     async def create_message(self, request: Request) -> Response:
         asked = messages.check(await self._body(request))
@@ -308,8 +350,13 @@ class _Server:
 
     async def count_tokens(self, request: Request) -> Json:
         asked = messages.check(await self._body(request), counting=True)
-        self._choose(request, asked.model)
-        body = chat.check(messages.to_chat(asked))
+        return {"input_tokens": await self._count(request, chat.check(messages.to_chat(asked)))}
+
+    # What they share
+
+    async def _count(self, request: Request, body: Json) -> int:
+        """How many tokens the prompt of a chat request has."""
+        self._choose(request, body.get("model"))
         llama = self.engine.current
         if llama is None:
             raise RequestError("No model is loaded.", None, "model_not_loaded", 503)
@@ -317,9 +364,7 @@ class _Server:
         prompt = getattr(stock.chat_handler(llama), "prompt", None)
         if prompt is None:
             raise RequestError("Tokens can only be counted for Harmony models.", "model", "unsupported_model")
-        return {"input_tokens": len(await run_in_threadpool(prompt, llama, **body))}
-
-    # What they share
+        return len(await run_in_threadpool(prompt, llama, **body))
 
     async def _body(self, request: Request) -> Any:
         limit = self.settings.max_body_mb << 20

@@ -21,6 +21,12 @@ Json: TypeAlias = "dict[str, Any]"
 # Keyword arguments of chat handlers that only code in this process may use.
 RESERVED = frozenset({"self", "llama", "cancelled", "observe", "grammar", "logits_processor", "logits_processors"})
 
+# What would change the reply, and cannot be had here.
+UNSUPPORTED = {
+    "grammar": "it would hold the markers around the text, too; use response_format or strict tools",
+    "web_search_options": "this server runs no tools; offer a function that searches",
+}
+
 
 def check(body: Any) -> Json:
     """The handler's keyword arguments for `body`, a JSON value: what the client gave, less `null`s.
@@ -39,6 +45,14 @@ def check(body: Any) -> Json:
     ):
         if not isinstance(given.get(name, kind()), kind):
             raise RequestError(f"{name} is not {what}", name, "invalid_type")
+    for name in ("max_tokens", "max_completion_tokens"):
+        # In a program, no number of tokens means as many as fit; a client that sends one has made a mistake.
+        limit = given.get(name)
+        if isinstance(limit, int) and not isinstance(limit, bool) and limit < 1:
+            raise RequestError(f"{name} is {limit}; it may be at least 1", name, "invalid_value")
+    for name, instead in UNSUPPORTED.items():
+        if body.get(name) is not None:
+            raise RequestError(f"{name} is not supported: {instead}.", name, "unsupported_parameter")
     template = given.pop("chat_template_kwargs", None)
     if isinstance(template, dict) and template.get("reasoning_effort") is not None:
         # Where clients of llama-server and vLLM put it: they know no better place for a template's variable.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...errors import RequestError
+from ..request import ContextOverflow
 from .settings import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Busy",
     "ClientGone",
+    "ThreadsUnsupported",
     "Unauthorized",
     "body",
     "from_validation",
@@ -64,6 +66,15 @@ class Unauthorized(RequestError):
         super().__init__("Invalid API key", None, "invalid_api_key", 401)
 
 
+class ThreadsUnsupported(RequestError):
+    """Anthropic's message threads. Its clients know this error by its details, and send the whole conversation."""
+
+    details: ClassVar[dict[str, Any]] = {"error_code": "thread_unsupported_request"}
+
+    def __init__(self) -> None:
+        super().__init__("thread is not supported: send the full conversation without it.", "thread", "unsupported")
+
+
 class ClientGone(RequestError):
     """The client closed the connection before its reply was complete, so nobody reads this one; it is for the log."""
 
@@ -98,7 +109,13 @@ def body(error: RequestError, *, anthropic: bool) -> dict[str, Any]:
     """The JSON object that reports `error`."""
     if anthropic:
         kind = ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-        return {"type": "error", "error": {"type": kind, "message": error.message}}
+        told: dict[str, Any] = {"type": kind, "message": error.message}
+        if isinstance(error, ContextOverflow):
+            # Claude Code makes room when it reads these words.
+            told["message"] = f"prompt is too long: {error.tokens} tokens > {error.most} maximum"
+        if isinstance(error, ThreadsUnsupported):
+            told["details"] = error.details
+        return {"type": "error", "error": told}
     kind = OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 

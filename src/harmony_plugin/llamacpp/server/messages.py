@@ -4,8 +4,8 @@ events on the way out.
 Pure translation: no HTTP, no engine, no Harmony. A whole reply is one chunk through the same `Translation` that
 streams. Source: Anthropic's API reference and the types of its Python client, against which the tests check every
 block and event. gpt-oss always reasons: its reasoning is returned as thinking blocks unless the request says
-`thinking: disabled`, and what the client sends back of it is shown to the model again. Tools that Anthropic hosts are
-not offered to the model.
+`thinking: disabled`, and what the client sends back of it is shown to the model again. `tools` knows the tools that the
+API defines by type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError
-from .errors import from_validation
+from ...prompts import placeholder
+from .errors import ThreadsUnsupported, from_validation
+from .tools import anthropic_function
 
 __all__ = ["MessagesRequest", "Translation", "check", "to_chat"]
 
@@ -26,6 +28,8 @@ Json: TypeAlias = "dict[str, Any]"
 
 SIGNATURE = "unsigned"
 """Clients want a signature on thinking blocks and send it back; there is nothing here to protect with one."""
+
+BILLING = "x-anthropic-billing-header:"
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -54,7 +58,7 @@ class OutputConfig(BaseModel):
 class Tool(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
-    name: str = Field(min_length=1)
+    name: str | None = None
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -88,6 +92,7 @@ class MessagesRequest(BaseModel):
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     metadata: dict[str, Any] | None = None
+    mcp_servers: list[dict[str, Any]] | None = None
 
 
 def check(body: Any, *, counting: bool = False) -> MessagesRequest:
@@ -98,10 +103,22 @@ def check(body: Any, *, counting: bool = False) -> MessagesRequest:
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
+    if body.get("thread") is not None:
+        # Before all else: what goes on from a thread has no messages of its own. The client then sends them all.
+        raise ThreadsUnsupported
+    if body.get("grammar") is not None:
+        raise RequestError("grammar is not supported: use output_config.format.", "grammar", "unsupported_parameter")
     try:
         request = MessagesRequest.model_validate(body)
     except ValidationError as error:
         raise from_validation(error) from error
+    for i, server in enumerate(request.mcp_servers or ()):
+        raise RequestError(
+            f"mcp_servers[{i}]: this server would have to call {server.get('name')!r}, and calls none: connect to it "
+            "in your program, and offer its tools.",
+            "mcp_servers",
+            "unsupported_parameter",
+        )
     if request.max_tokens is None and not counting:
         raise RequestError("max_tokens: Field required", "max_tokens", "missing_required_parameter")
     return request
@@ -113,8 +130,10 @@ def to_chat(request: MessagesRequest) -> Json:
     :raises RequestError: for a block or tool that cannot be translated.
     """
     messages: list[Json] = []
-    if request.system:
-        messages.append({"role": "system", "content": _text(request.system, "system")})
+    system = _without_billing(_text(request.system, "system")) if request.system else ""
+    if system:
+        messages.append({"role": "system", "content": system})
+    newest = max((i for i, message in enumerate(request.messages) if _says(message)), default=-1)
     for i, message in enumerate(request.messages):
         where = f"messages[{i}].content"
         if message.role == "assistant":
@@ -122,7 +141,7 @@ def to_chat(request: MessagesRequest) -> Json:
         elif message.role == "system":
             messages.append({"role": "system", "content": _text(message.content, where)})
         else:
-            messages += _user(message.content, where)
+            messages += _user(message.content, where, media=i != newest)
     chat: Json = {"model": request.model, "messages": messages}
     for name in ("temperature", "top_p", "top_k", "metadata", "stream"):
         if getattr(request, name) is not None:
@@ -132,8 +151,8 @@ def to_chat(request: MessagesRequest) -> Json:
     if request.stop_sequences:
         chat["stop"] = request.stop_sequences
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
-    if any(tools):
-        chat["tools"] = [tool for tool in tools if tool is not None]
+    if tools:
+        chat["tools"] = tools
     choice = request.tool_choice
     if choice is not None:
         if choice.type == "tool":
@@ -158,6 +177,9 @@ def to_chat(request: MessagesRequest) -> Json:
             raise RequestError(
                 f"output_config.format.type is {shape.get('type')!r}.", "output_config.format.type", "invalid_value"
             )
+        if not isinstance(shape.get("schema"), dict):
+            where = "output_config.format.schema"
+            raise RequestError(f"{where}: Field required", where, "missing_required_parameter")
         chat["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "response", "schema": shape.get("schema"), "strict": True},
@@ -165,20 +187,33 @@ def to_chat(request: MessagesRequest) -> Json:
     return chat
 
 
-def _tool(tool: Tool, where: str) -> Json | None:
-    """A chat tool; None for tools that Anthropic would run itself or defines by name."""
+def _without_billing(system: str) -> str:
+    """Claude Code's first block names its release and a hash, another one in each session: nothing for the model, and
+    with it no prompt begins as one that was evaluated before."""
+    first, _, rest = system.partition("\n")
+    return rest.lstrip("\n") if first.startswith(BILLING) else system
+
+
+def _tool(tool: Tool, where: str) -> Json:
+    """A chat tool."""
     if tool.type not in (None, "custom", "function"):
-        return None
-    if tool.input_schema is None:
-        raise RequestError(
-            f"{where}.input_schema: Field required", f"{where}.input_schema", "missing_required_parameter"
-        )
+        kind = str(tool.type)
+        return {"type": "function", "function": anthropic_function(kind, tool.name or kind, where)}
+    for field in ("name", "input_schema"):
+        if not getattr(tool, field) and getattr(tool, field) != {}:
+            raise RequestError(f"{where}.{field}: Field required", f"{where}.{field}", "missing_required_parameter")
     function: Json = {"name": tool.name, "parameters": tool.input_schema}
     if tool.description is not None:
         function["description"] = tool.description
     if tool.strict is not None:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
+
+
+def _says(message: Message) -> bool:
+    """Whether a user message is a person's: what stands beside tools' results comes from the agent, as they do."""
+    blocks = message.content if isinstance(message.content, list) else ()
+    return message.role == "user" and not any(block.get("type") == "tool_result" for block in blocks)
 
 
 def _assistant(content: str | Sequence[Json], where: str) -> Json:
@@ -211,7 +246,8 @@ def _assistant(content: str | Sequence[Json], where: str) -> Json:
     return message
 
 
-def _user(content: str | Sequence[Json], where: str) -> list[Json]:
+def _user(content: str | Sequence[Json], where: str, *, media: bool) -> list[Json]:
+    """The chat messages that a user message's blocks are. `media`: see `_block_text`."""
     if isinstance(content, str):
         return [{"role": "user", "content": content}]
     messages: list[Json] = []
@@ -219,12 +255,12 @@ def _user(content: str | Sequence[Json], where: str) -> list[Json]:
         at = f"{where}[{i}]"
         kind = block.get("type")
         if kind == "tool_result":
-            text = _text(block.get("content") or "", f"{at}.content")
+            text = _text(block.get("content") or "", f"{at}.content", media=True)
             if block.get("is_error"):
                 text = f"Error: {text}" if text else "Error"
             messages.append({"role": "tool", "tool_call_id": _string(block, "tool_use_id", at), "content": text})
             continue
-        text = _block_text(block, at)
+        text = _block_text(block, at, media)
         if messages and messages[-1]["role"] == "user":
             messages[-1]["content"] += f"\n{text}"
         else:
@@ -232,7 +268,7 @@ def _user(content: str | Sequence[Json], where: str) -> list[Json]:
     return messages
 
 
-def _text(content: Any, where: str) -> str:
+def _text(content: Any, where: str, *, media: bool = False) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -241,19 +277,28 @@ def _text(content: Any, where: str) -> str:
     for i, block in enumerate(content):
         if not isinstance(block, Mapping):
             raise RequestError(f"{where}[{i}] is not an object.", f"{where}[{i}]", "invalid_type")
-        texts.append(_block_text(block, f"{where}[{i}]"))
+        texts.append(_block_text(block, f"{where}[{i}]", media))
     return "\n".join(texts)
 
 
-def _block_text(block: Mapping[str, Any], at: str) -> str:
+def _block_text(block: Mapping[str, Any], at: str, media: bool) -> str:
+    """A block's text. `media`: whether a placeholder may stand for one that is no text."""
     kind = block.get("type")
     if kind == "text":
         return _string(block, "text", at)
-    if kind == "document":
-        source = block.get("source")
-        if isinstance(source, Mapping) and source.get("type") == "text":
-            title = block.get("title")
-            return (f"{title}\n" if isinstance(title, str) else "") + _string(source, "data", f"{at}.source")
+    source, title = block.get("source"), block.get("title")
+    heading = f"{title}\n" if isinstance(title, str) else ""
+    if kind == "search_result":
+        return f"{heading}{source if isinstance(source, str) else ''}\n" + _text(block.get("content"), f"{at}.content")
+    if kind == "document" and isinstance(source, Mapping):
+        if source.get("type") == "text":
+            return heading + _string(source, "data", f"{at}.source")
+        if source.get("type") == "content":
+            return heading + _text(source.get("content"), f"{at}.source.content", media=media)
+    if kind == "tool_reference":
+        return _string(block, "tool_name", at)
+    if media and isinstance(kind, str):
+        return placeholder(block)
     raise RequestError(f"{at}.type is {kind!r}: gpt-oss reads text only.", f"{at}.type", "invalid_value")
 
 
@@ -298,8 +343,8 @@ class Translation:
             self.message["usage"] = _usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            if delta.get("reasoning_content") and not self._hide_thinking:
-                yield from self._text("thinking", delta["reasoning_content"])
+            if delta.get("reasoning") and not self._hide_thinking:
+                yield from self._text("thinking", delta["reasoning"])
             if delta.get("content"):
                 yield from self._text("text", delta["content"])
             for call in delta.get("tool_calls") or ():
@@ -337,7 +382,7 @@ class Translation:
 
     def _text(self, kind: str, text: str) -> Iterator[Json]:
         if self._open != (kind, None):
-            block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {"citations": None})
+            block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
             yield from self._begin((kind, None), block)
         self._written.append(text)
         yield {

@@ -4,31 +4,30 @@ way out.
 Pure translation: no HTTP, no engine, no Harmony. A whole reply is one chunk through the same `Translation` that
 streams. Source: OpenAI's API reference and the types of its Python client, against which the tests check every item
 and event. gpt-oss's reasoning is raw, so it stands in a reasoning item's `content` (`reasoning_text`), as OpenAI asks
-of those who serve gpt-oss, and never in `summary`. Tools that OpenAI hosts (web search, ...) are not offered to the
-model.
+of those who serve gpt-oss, and never in `summary`; `tools` knows the tools that the API defines by type.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import RequestError
+from ...prompts import content_text
+from . import tools
 from .errors import from_validation
+from .tools import Toolbox
 
-__all__ = ["ResponsesRequest", "Store", "Translation", "check", "chunk_of", "to_chat"]
+__all__ = ["ResponsesRequest", "Translation", "check", "chunk_of", "input_items", "resolve", "to_chat"]
 
 Json: TypeAlias = "dict[str, Any]"
 
-FUNCTION_LIKE = ("function", "custom")
-CUSTOM_PARAMETERS = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+ENCRYPTED = "reasoning.encrypted_content"
 
 
 class Reasoning(BaseModel):
@@ -108,78 +107,105 @@ def check(body: Any) -> ResponsesRequest:
     for name in ("conversation", "prompt"):
         if body.get(name) is not None:
             raise RequestError(f"'{name}' is not supported: send the input itself.", name, "unsupported_parameter")
+    if body.get("grammar") is not None:
+        raise RequestError("grammar is not supported: use text.format.", "grammar", "unsupported_parameter")
     return request
 
 
-@dataclass
-class Stored:
-    """One reply that later requests can go on from."""
+def resolve(request: ResponsesRequest, item: Callable[[str, str], Json]) -> ResponsesRequest:
+    """The request with the items that its references name.
 
-    messages: list[Json]
-    response: Json
-
-
-class Store:
-    """The last replies, in memory: the oldest goes when the bound is reached.
-
-    :param bound: how many are kept.
+    :param item: gives an item by its id; raises `RequestError` for one that it does not know, naming the field given.
     """
-
-    def __init__(self, bound: int) -> None:
-        self._bound = bound
-        self._kept: OrderedDict[str, Stored] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def put(self, messages: Sequence[Json], response: Json) -> None:
-        """Keep a finished reply with the messages that led to it, its own included."""
-        if self._bound:
-            self._kept[response["id"]] = Stored(list(messages), response)
-            while len(self._kept) > self._bound:
-                self._kept.popitem(last=False)
-
-    def get(self, identifier: str, param: str | None = None) -> Stored:
-        """:raises RequestError: 404 (400 where it is a field of a request: `param`) when it is not there (any more)."""
-        found = self._kept.get(identifier)
-        if found is None:
-            if param:
-                raise RequestError(
-                    f"Previous response with id '{identifier}' not found.", param, "previous_response_not_found"
-                )
-            raise RequestError(f"Response with id '{identifier}' not found.", None, None, 404)
-        self._kept.move_to_end(identifier)
-        return found
-
-    def drop(self, identifier: str) -> None:
-        """:raises RequestError: 404 when it is not there."""
-        self.get(identifier)
-        del self._kept[identifier]
+    if isinstance(request.input, str):
+        return request
+    items = []
+    for i, given in enumerate(request.input):
+        refers = given.get("type") == "item_reference" or given.keys() == {"id"}
+        items.append(item(_string(given, "id", f"input[{i}]"), f"input[{i}].id") if refers else given)
+    return request.model_copy(update={"input": items})
 
 
-def to_chat(request: ResponsesRequest, earlier: Sequence[Json] = ()) -> tuple[Json, list[Json]]:
+def input_items(request: ResponsesRequest) -> list[Json]:
+    """The request's input as items with ids."""
+    given = request.input
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    return [_input_item(item) for item in given]
+
+
+def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+    """OpenAI's list of `items`, newest first unless `order` says `asc`.
+
+    :param query: `order`, `after` (an item's id) and `limit` (1 to 100), as the client sent them.
+    :raises RequestError: one of them is wrong.
+    """
+    order, limit, after = query.get("order", "desc"), query.get("limit", "20"), query.get("after")
+    if order not in ("asc", "desc"):
+        raise RequestError(f"order {order!r} is not one of asc, desc", "order", "invalid_value")
+    if not limit.isdecimal() or not 1 <= int(limit) <= 100:
+        raise RequestError(f"limit {limit!r} is not a number from 1 to 100", "limit", "invalid_value")
+    listed = list(items) if order == "asc" else list(reversed(items))
+    if after is not None:
+        place = next((i for i, item in enumerate(listed) if item["id"] == after), None)
+        if place is None:
+            raise RequestError(f"after names {after!r}, which is not in the list", "after", "invalid_value")
+        listed = listed[place + 1 :]
+    data = listed[: int(limit)]
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+    return {"object": "list", "data": data, **ends, "has_more": len(listed) > len(data)}
+
+
+def _input_item(item: Json) -> Json:
+    kind = item.get("type", "message")
+    if kind == "message":
+        content = item.get("content")
+        if isinstance(content, str):
+            written = item.get("role") == "assistant"
+            part = {"type": "output_text", "annotations": []} if written else {"type": "input_text"}
+            content = [{**part, "text": content}]
+        item = {**item, "type": "message", "content": content}
+    item = {"status": "completed", **item}
+    if isinstance(item.get("id"), str):
+        return item
+    return {**item, "id": _id(ID_PREFIXES.get(str(kind), str(kind)))}
+
+
+ID_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "local_shell_call": "lsc",
+    "shell_call": "sc",
+    "apply_patch_call": "apc",
+}
+
+
+def to_chat(
+    request: ResponsesRequest,
+    toolbox: Toolbox,
+    earlier: Sequence[Json] = (),
+    unseal: Callable[[Any], str | None] = lambda sealed: None,
+) -> tuple[Json, list[Json]]:
     """The body of the chat request that means the same, and its messages without the instructions (to be stored).
 
+    :param toolbox: the request's tools.
     :param earlier: the messages of the response that `previous_response_id` names.
+    :param unseal: opens a reasoning item's `encrypted_content`.
     :raises RequestError: for an item or tool that cannot be translated.
     """
     messages = list(earlier)
-    _add_input(messages, request.input)
+    _Input(messages, toolbox, unseal).add(request.input)
     opening = [{"role": "developer", "content": request.instructions}] if request.instructions else []
     given = request.model_dump()
     chat: Json = {name: given[name] for name in PASSED_ON if given.get(name) is not None}
     chat["messages"] = opening + messages
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
-    offered = [tool for tool in tools if tool is not None]
-    if offered:
-        chat["tools"] = offered
-    choice = _tool_choice(request.tool_choice, offered)
+    if toolbox.chat:
+        chat["tools"] = toolbox.chat
+    choice = _tool_choice(request.tool_choice, toolbox)
     if choice is not None:
         chat["tool_choice"] = choice
-    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
-        names = {tool["function"]["name"] for tool in choice["allowed_tools"]["tools"]}
-        chat["tools"] = [tool for tool in offered if tool["function"]["name"] in names]
-        chat["tool_choice"] = choice["allowed_tools"]["mode"]
     if request.reasoning is not None and request.reasoning.effort is not None:
         chat["reasoning_effort"] = request.reasoning.effort
     if request.max_output_tokens is not None:
@@ -207,45 +233,90 @@ def rename(error: RequestError) -> RequestError:
     return error
 
 
-def _add_input(messages: list[Json], given: str | Sequence[Json]) -> None:
-    if isinstance(given, str):
-        messages.append({"role": "user", "content": given})
-        return
-    start = len(messages)
-    for i, item in enumerate(given):
-        where = f"input[{i}]"
-        kind = item.get("type", "message")
-        if kind == "message":
-            role = item.get("role")
-            if role == "assistant":
-                said = _text(item.get("content"), f"{where}.content")
-                message = _assistant(messages, start, ("content", "tool_calls"))
-                message["content"] = said
-            elif role in ("user", "system", "developer"):
-                messages.append({"role": role, "content": _text(item.get("content"), f"{where}.content")})
+class _Input:
+    """Adds items to `messages`."""
+
+    def __init__(self, messages: list[Json], toolbox: Toolbox, unseal: Callable[[Any], str | None]) -> None:
+        self._messages = messages
+        self._start = len(messages)
+        self._toolbox = toolbox
+        self._unseal = unseal
+
+    def add(self, given: str | Sequence[Json]) -> None:
+        if isinstance(given, str):
+            self._messages.append({"role": "user", "content": given})
+            return
+        said = (i for i, item in enumerate(given) if item.get("type", "message") == "message")
+        newest = max((i for i in said if given[i].get("role") == "user"), default=-1)
+        for i, item in enumerate(given):
+            where, kind = f"input[{i}]", item.get("type", "message")
+            if kind == "message":
+                self._message(item, where, media=i != newest)
+            elif kind == "reasoning":
+                self._reasoning(item, where, past=i < newest)
+            elif kind in ("function_call", "custom_tool_call", *tools.KINDS):
+                self._call(kind, item, where)
+            elif isinstance(kind, str) and kind.removesuffix("_output") in (
+                "function_call",
+                "custom_tool_call",
+                *tools.KINDS,
+            ):
+                self._result(kind, item, where)
             else:
-                raise RequestError(f"{where}.role is {role!r}.", f"{where}.role", "invalid_value")
-        elif kind == "reasoning":
-            thought = _reasoning_text(item, where)
-            if thought:
-                message = _assistant(messages, start, ("content", "tool_calls"))
-                before = message.get("reasoning_content")
-                message["reasoning_content"] = thought if before is None else f"{before}\n{thought}"
-        elif kind in ("function_call", "custom_tool_call"):
-            name, call = _string(item, "name", where), _string(item, "call_id", where)
-            if kind == "function_call":
-                arguments = _string(item, "arguments", where)
-            else:
-                arguments = json.dumps({"input": _string(item, "input", where)}, ensure_ascii=False)
-            message = _assistant(messages, start, ())
-            message.setdefault("tool_calls", []).append(
-                {"id": call, "type": "function", "function": {"name": name, "arguments": arguments}}
-            )
-        elif kind in ("function_call_output", "custom_tool_call_output"):
-            result = _text(item.get("output"), f"{where}.output")
-            messages.append({"role": "tool", "tool_call_id": _string(item, "call_id", where), "content": result})
+                raise RequestError(
+                    f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value"
+                )
+
+    def _message(self, item: Json, where: str, *, media: bool) -> None:
+        role = item.get("role")
+        if role == "assistant":
+            said = content_text(item.get("content"), f"{where}.content", media=True)
+            _assistant(self._messages, self._start, ("content", "tool_calls"))["content"] = said
+        elif role in ("user", "system", "developer"):
+            text = content_text(item.get("content"), f"{where}.content", media=role == "user" and media)
+            self._messages.append({"role": role, "content": text})
         else:
-            raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
+            raise RequestError(f"{where}.role is {role!r}.", f"{where}.role", "invalid_value")
+
+    def _reasoning(self, item: Json, where: str, *, past: bool) -> None:
+        sealed = item.get("encrypted_content")
+        thought = self._unseal(sealed) if sealed else None
+        if thought is None:
+            thought = _reasoning_text(item, where)
+            if sealed and not thought and not past:  # what led to an answer is not shown again
+                raise RequestError(
+                    f"{where}.encrypted_content cannot be read: another server or key made it, or this server was "
+                    "started anew. Leave the item out.",
+                    f"{where}.encrypted_content",
+                    "invalid_encrypted_content",
+                )
+        if thought:
+            message = _assistant(self._messages, self._start, ("content", "tool_calls"))
+            _join(message, "reasoning_content", thought)
+
+    def _call(self, kind: str, item: Json, where: str) -> None:
+        call: Json = {"id": _string(item, "call_id", where), "type": "function"}
+        if kind in tools.KINDS:
+            function = {"name": self._toolbox.offered(tools.KINDS[kind]), "arguments": tools.call_arguments(item)}
+            call["function"] = function
+        else:
+            namespace = item.get("namespace")
+            name = _string(item, "name", where)
+            name = self._toolbox.offered(name, namespace if isinstance(namespace, str) and namespace else None)
+            if kind == "custom_tool_call":
+                call |= {"type": "custom", "custom": {"name": name, "input": _string(item, "input", where)}}
+            else:
+                call["function"] = {"name": name, "arguments": _string(item, "arguments", where)}
+        _assistant(self._messages, self._start, ()).setdefault("tool_calls", []).append(call)
+
+    def _result(self, kind: str, item: Json, where: str) -> None:
+        # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
+        name = "id" if kind == "local_shell_call_output" and "call_id" not in item else "call_id"
+        output = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
+        if kind == "apply_patch_call_output" and output is None:
+            output = item.get("status")
+        text = content_text(output, f"{where}.output", media=True, between="\n")
+        self._messages.append({"role": "tool", "tool_call_id": _string(item, name, where), "content": text})
 
 
 def _assistant(messages: list[Json], start: int, closed_by: Sequence[str]) -> Json:
@@ -267,23 +338,6 @@ def _string(item: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _text(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise RequestError(f"{where} is neither a string nor a list of parts.", where, "invalid_type")
-    texts = []
-    for i, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        name = "refusal" if kind == "refusal" else "text"
-        if kind not in ("input_text", "output_text", "text", "refusal"):
-            raise RequestError(
-                f"{where}[{i}].type is {kind!r}: gpt-oss reads text only.", f"{where}[{i}].type", "invalid_value"
-            )
-        texts.append(_string(part, name, f"{where}[{i}]"))
-    return "".join(texts)
-
-
 def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
     """A reasoning item's raw text; its summary, where a client sends only that."""
     for name in ("content", "summary"):
@@ -299,54 +353,40 @@ def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
     return ""
 
 
-def _tool(tool: Mapping[str, Any], where: str) -> Json | None:
-    """A chat tool; None for tools that OpenAI would run itself."""
-    kind = tool.get("type")
-    if not isinstance(kind, str):
-        raise RequestError(f"{where}.type is not a string.", f"{where}.type", "invalid_type")
-    if kind not in FUNCTION_LIKE:
-        return None
-    function = {"name": _string(tool, "name", where)}
-    for name in ("description", "strict"):
-        if tool.get(name) is not None:
-            function[name] = tool[name]
-    if kind == "function":
-        parameters = tool.get("parameters")
-        if parameters is not None and not isinstance(parameters, Mapping):
-            raise RequestError(f"{where}.parameters is not an object.", f"{where}.parameters", "invalid_type")
-        if parameters is not None:
-            function["parameters"] = parameters  # type: ignore[assignment]
-    else:
-        # A custom tool takes free text: for the model, a function with one string.
-        function["parameters"] = CUSTOM_PARAMETERS  # type: ignore[assignment]
-    return {"type": "function", "function": function}
-
-
-def _tool_choice(choice: Any, offered: Sequence[Json]) -> Any:
+def _tool_choice(choice: Any, toolbox: Toolbox) -> Any:
     if choice is None or isinstance(choice, str):
         return choice
     kind = choice.get("type")
-    if kind in FUNCTION_LIKE:
-        return {"type": "function", "function": {"name": _string(choice, "name", "tool_choice")}}
     if kind == "allowed_tools":
-        tools = choice.get("tools")
-        mode = choice.get("mode", "auto")
-        if not isinstance(tools, list) or mode not in ("auto", "required"):
+        listed, mode = choice.get("tools"), choice.get("mode", "auto")
+        if not isinstance(listed, list) or mode not in ("auto", "required"):
             raise RequestError("tool_choice needs `tools` and a `mode`.", "tool_choice", "invalid_value")
-        names = [
-            {"type": "function", "function": {"name": _string(tool, "name", f"tool_choice.tools[{i}]")}}
-            for i, tool in enumerate(tools)
-            if isinstance(tool, Mapping) and tool.get("type") in FUNCTION_LIKE
+        named = [
+            _named(tool, f"tool_choice.tools[{i}]", toolbox)
+            for i, tool in enumerate(listed)
+            if isinstance(tool, Mapping)
         ]
-        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": names}}
-    raise RequestError(f"tool_choice.type is {kind!r}, which is not supported.", "tool_choice.type", "invalid_value")
+        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
+    return _named(choice, "tool_choice", toolbox)
+
+
+def _named(choice: Mapping[str, Any], where: str, toolbox: Toolbox) -> Json:
+    """A tool's name as chat's `tool_choice` has it."""
+    kind = choice.get("type")
+    if kind in tools.TYPED:
+        return {"type": "function", "function": {"name": toolbox.offered(kind)}}
+    if kind not in ("function", "custom"):
+        raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
+    namespace = choice.get("namespace")
+    name = toolbox.offered(_string(choice, "name", where), namespace if isinstance(namespace, str) else None)
+    return {"type": kind, kind: {"name": name}}
 
 
 def chunk_of(completion: Mapping[str, Any]) -> Json:
     """A whole chat completion as one chunk."""
     choice = completion["choices"][0]
     message = choice["message"]
-    delta = {name: message[name] for name in ("role", "reasoning_content", "content") if message.get(name) is not None}
+    delta = {name: message[name] for name in ("role", "reasoning", "content") if message.get(name) is not None}
     if message.get("tool_calls"):
         delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message["tool_calls"])]
     return {
@@ -362,7 +402,8 @@ class _Open:
     kind: str
     index: int
     item: Json
-    call: int | None = None
+    call: Json | None = None
+    tool: tools.Tool | None = None
     text: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
 
@@ -372,15 +413,21 @@ class Translation:
 
     :param request: what was asked, echoed in the reply as OpenAI does.
     :param model: the name of the model that answers.
+    :param toolbox: the request's tools.
+    :param seal: makes the `encrypted_content` of reasoning, where the request wants that.
     """
 
-    def __init__(self, request: ResponsesRequest, model: str) -> None:
-        self._custom = {t.get("name") for t in request.tools or () if t.get("type") == "custom"}
+    def __init__(
+        self, request: ResponsesRequest, model: str, toolbox: Toolbox, seal: Callable[[str], str] | None = None
+    ) -> None:
+        self._toolbox = toolbox
+        self._seal = seal if ENCRYPTED in (request.include or ()) else None
+        self._calls: list[Json] = []
         self._sequence = 0
         self._open: _Open | None = None
         self._finish: str | None = None
         self._usage: Json | None = None
-        self.response: Json = _opening(request, model)
+        self.response: Json = _opening(request, model, toolbox)
 
     def start(self) -> Iterator[Json]:
         """The events before the first chunk."""
@@ -393,8 +440,8 @@ class Translation:
             self._usage = _usage(chunk["usage"])
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            if delta.get("reasoning_content"):
-                yield from self._text("reasoning", delta["reasoning_content"])
+            if delta.get("reasoning"):
+                yield from self._text("reasoning", delta["reasoning"])
             if delta.get("content"):
                 logprobs = (choice.get("logprobs") or {}).get("content") or []
                 yield from self._text("message", delta["content"], logprobs)
@@ -429,13 +476,8 @@ class Translation:
                 _join(message, "reasoning_content", item["content"][0]["text"])
             elif item["type"] == "message":
                 _join(message, "content", item["content"][0]["text"])
-            else:
-                custom = item["type"] == "custom_tool_call"
-                arguments = json.dumps({"input": item["input"]}, ensure_ascii=False) if custom else item["arguments"]
-                function = {"name": item["name"], "arguments": arguments}
-                message.setdefault("tool_calls", []).append(
-                    {"id": item["call_id"], "type": "function", "function": function}
-                )
+        if self._calls:
+            message["tool_calls"] = self._calls
         return message if self.response["output"] else None
 
     def _event(self, kind: str, **fields: Any) -> Json:
@@ -459,77 +501,103 @@ class Translation:
             yield self._event("response.output_text.delta", **fields, logprobs=list(logprobs))
 
     def _call(self, call: Mapping[str, Any]) -> Iterator[Json]:
-        function = call.get("function") or {}
-        if self._open is None or self._open.call != call["index"]:
+        if self._open is None or self._open.call is None or self._open.call["index"] != call["index"]:
             yield from self._begin("call", call)
         assert self._open is not None
-        arguments = function.get("arguments")
-        if arguments:
-            self._open.text.append(arguments)
-            if self._open.item["type"] == "function_call":
-                yield self._event(
-                    "response.function_call_arguments.delta",
-                    item_id=self._open.item["id"],
-                    output_index=self._open.index,
-                    delta=arguments,
-                )
+        text = call["custom"]["input"] if "custom" in call else (call.get("function") or {}).get("arguments")
+        if text:
+            self._open.text.append(text)
+            event = DELTAS.get(self._open.item.get("type", ""))
+            if event is not None:
+                place = {"item_id": self._open.item["id"], "output_index": self._open.index}
+                yield self._event(event, **place, delta=text)
 
     def _begin(self, kind: str, call: Mapping[str, Any] | None = None) -> Iterator[Json]:
         yield from self._close("completed")
         item: Json
+        index = len(self.response["output"])
         if call is not None:
-            name = call["function"]["name"]
-            item = {"id": _id("fc"), "call_id": call["id"], "name": name}
-            if name in self._custom:
-                item |= {"id": _id("ctc"), "type": "custom_tool_call", "input": ""}
-            else:
-                item |= {"type": "function_call", "arguments": "", "status": "in_progress"}
-        elif kind == "reasoning":
+            inner = call.get("custom") or call["function"]
+            tool = self._toolbox.tool(inner["name"])
+            self._open = _Open("call", index, {}, dict(call), tool)
+            if not tool.whole:
+                self._open.item = self._call_item(self._open, "", "in_progress")
+                yield self._event("response.output_item.added", output_index=index, item=dict(self._open.item))
+            return
+        if kind == "reasoning":
             item = {"id": _id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
         else:
             item = {"id": _id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
-        index = len(self.response["output"])
-        self._open = _Open(kind, index, item, call["index"] if call is not None else None)
+        self._open = _Open(kind, index, item)
         yield self._event("response.output_item.added", output_index=index, item=dict(item))
-        if call is None:
-            yield self._event(
-                "response.content_part.added",
-                item_id=item["id"],
-                output_index=index,
-                content_index=0,
-                part=_part(kind, "", []),
-            )
+        yield self._event(
+            "response.content_part.added",
+            item_id=item["id"],
+            output_index=index,
+            content_index=0,
+            part=_part(kind, "", []),
+        )
+
+    @staticmethod
+    def _call_item(opened: _Open, text: str, status: str) -> Json:
+        assert opened.call is not None
+        assert opened.tool is not None
+        item = opened.tool.item(text)
+        named = {"id": opened.item.get("id") or _id(ID_PREFIXES[item["type"]]), "call_id": opened.call["id"]}
+        return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
 
     def _close(self, status: str) -> Iterator[Json]:
         if self._open is None:
             return
-        item, index, text = self._open.item, self._open.index, "".join(self._open.text)
-        place = {"item_id": item["id"], "output_index": index}
-        if item["type"] == "custom_tool_call":
-            item["input"] = _custom_input(text)
-            if item["input"]:
-                yield self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
-            yield self._event("response.custom_tool_call_input.done", **place, input=item["input"])
+        opened, text = self._open, "".join(self._open.text)
+        index = opened.index
+        if opened.call is not None:
+            item = yield from self._close_call(opened, text, status)
         else:
+            item = opened.item
             item["status"] = status
-            if item["type"] == "function_call":
-                item["arguments"] = text
-                yield self._event("response.function_call_arguments.done", **place, name=item["name"], arguments=text)
+            place = {"item_id": item["id"], "output_index": index, "content_index": 0}
+            part = _part(opened.kind, text, opened.logprobs)
+            item["content"] = [part]
+            if item["type"] == "reasoning":
+                if self._seal is not None:
+                    item["encrypted_content"] = self._seal(text)
+                yield self._event("response.reasoning_text.done", **place, text=text)
             else:
-                part = _part(self._open.kind, text, self._open.logprobs)
-                item["content"] = [part]
-                place["content_index"] = 0
-                if item["type"] == "reasoning":
-                    yield self._event("response.reasoning_text.done", **place, text=text)
-                else:
-                    yield self._event("response.output_text.done", **place, text=text, logprobs=self._open.logprobs)
-                yield self._event("response.content_part.done", **place, part=part)
+                yield self._event("response.output_text.done", **place, text=text, logprobs=opened.logprobs)
+            yield self._event("response.content_part.done", **place, part=part)
         self._open = None
         self.response["output"].append(item)
         yield self._event("response.output_item.done", output_index=index, item=item)
 
+    def _close_call(self, opened: _Open, text: str, status: str) -> Generator[Json, None, Json]:
+        assert opened.call is not None
+        item, call = self._call_item(opened, text, status), opened.call
+        inner = call.get("custom") or call["function"]
+        kind, field = ("custom", "input") if "custom" in call else ("function", "arguments")
+        self._calls.append({"id": call["id"], "type": kind, kind: {"name": inner["name"], field: text}})
+        place = {"item_id": item["id"], "output_index": opened.index}
+        if not opened.item:
+            yield self._event(
+                "response.output_item.added",
+                output_index=opened.index,
+                item={**item, "status": "in_progress"},
+            )
+        if item["type"] == "custom_tool_call":
+            yield self._event("response.custom_tool_call_input.done", **place, input=text)
+        elif item["type"] == "function_call":
+            named = {name: item[name] for name in ("name", "namespace") if name in item}
+            yield self._event("response.function_call_arguments.done", **place, **named, arguments=text)
+        return item
 
-def _opening(request: ResponsesRequest, model: str) -> Json:
+
+DELTAS = {
+    "function_call": "response.function_call_arguments.delta",
+    "custom_tool_call": "response.custom_tool_call_input.delta",
+}
+
+
+def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox) -> Json:
     given = request.model_dump()
     return {
         "id": _id("resp"),
@@ -553,7 +621,7 @@ def _opening(request: ResponsesRequest, model: str) -> Json:
         "temperature": given.get("temperature"),
         "text": {"format": (request.text.format if request.text else None) or {"type": "text"}},
         "tool_choice": request.tool_choice if request.tool_choice is not None else "auto",
-        "tools": [_echo(tool) for tool in request.tools or () if tool.get("type") in FUNCTION_LIKE],
+        "tools": toolbox.echo,
         "top_logprobs": request.top_logprobs or 0,
         "top_p": given.get("top_p"),
         "truncation": "disabled",
@@ -561,11 +629,6 @@ def _opening(request: ResponsesRequest, model: str) -> Json:
         "user": request.user,
         "metadata": request.metadata or {},
     }
-
-
-def _echo(tool: Mapping[str, Any]) -> Json:
-    """A function tool as the reply repeats it: with `parameters` and `strict`, even if the request left them out."""
-    return dict(tool) if tool.get("type") != "function" else {"parameters": None, "strict": None, **tool}
 
 
 def _usage(usage: Mapping[str, Any]) -> Json:
@@ -588,15 +651,6 @@ def _part(kind: str, text: str, logprobs: list[Json]) -> Json:
     if kind == "reasoning":
         return {"type": "reasoning_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-
-def _custom_input(arguments: str) -> str:
-    """The free text of a custom tool's call; what is not the object asked for is passed on as it stands."""
-    try:
-        value = json.loads(arguments)
-    except ValueError:
-        return arguments
-    return value["input"] if isinstance(value, dict) and isinstance(value.get("input"), str) else arguments
 
 
 def _join(message: Json, name: str, text: str) -> None:

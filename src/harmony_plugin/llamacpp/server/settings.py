@@ -137,6 +137,10 @@ class ModelSettings(stock.ModelSettings):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0, description="min_p of requests that give none.")
     repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
 
+    harmony_reasoning_content: bool = Field(
+        default=True, description="Whether chat replies hold reasoning_content beside reasoning."
+    )
+
     def defaults(self) -> Defaults:
         """What the chat handler gives to requests that do not say.
 
@@ -175,6 +179,11 @@ class ServerSettings(stock.ServerSettings):
     )
     stored_responses: int = Field(
         default=256, ge=0, description="Replies of /v1/responses kept in memory for previous_response_id; 0: none."
+    )
+    reasoning_key: Optional[str] = Field(
+        default=None,
+        description="Secret that seals the reasoning which clients of /v1/responses keep (encrypted_content); none: a "
+        "new one at each start.",
     )
     max_body_mb: int = Field(default=32, ge=1, description="Size of a request body, in MB, past which it is refused.")
     strict_models: bool = Field(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
 
 RETURN = 200_002
-FORCED = 1e9  # far above any logit of a random model, so temperature does not matter
+FORCED = 1e6  # far above any logit of a random model, so temperature does not matter; below what vLLM itself forces
 
 
 def script_of(params: SamplingParams) -> Sequence[int] | None:

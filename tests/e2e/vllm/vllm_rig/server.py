@@ -19,11 +19,14 @@ from pathlib import Path
 
 import psutil
 
+import harmony_plugin
+
 from .model import Kind, model_directory
 
 MODEL = "scripted"
 START_SECONDS = 600  # a cold start took 30 to 45 s on two free cores; a busy machine gets more
 _RIG = Path(__file__).resolve().parent.parent
+_SOURCE = Path(harmony_plugin.__file__).resolve().parent.parent  # servers run the code that the tests import
 PARSERS = ("--reasoning-parser", "harmony", "--tool-call-parser", "harmony", "--enable-auto-tool-choice")
 STOCK_PARSERS = ("--reasoning-parser", "openai_gptoss", "--tool-call-parser", "openai", "--enable-auto-tool-choice")
 
@@ -78,7 +81,7 @@ def environment() -> dict[str, str]:
     """The environment of a process with an engine; a developer's own settings must not change what is tested."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARMONY_", "VLLM_", "PYTEST_"))}
     return kept | {
-        "PYTHONPATH": str(_RIG),
+        "PYTHONPATH": os.pathsep.join((str(_RIG), str(_SOURCE))),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

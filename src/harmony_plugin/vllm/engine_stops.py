@@ -1,0 +1,69 @@
+"""Stop strings where vLLM looks for them: in the detokenizer, but on what the client sees instead of on raw text.
+
+vLLM's front end looks for stop strings in the text it makes of all tokens, headers included: `final` or `json` would
+end a reply in a header. A request that this plugin splits carries a note (`Plan.note`, left by its parser's
+``adjust_request``); for it the detokenizer is told of no stop strings, and the core, splitting the same tokens, says
+when one is met. vLLM then ends the request as always: finish reason ``stop``, the string as ``stop_reason``. The parser
+cuts the reply by the same rule.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from .splitting import Plan, Splitter, Stop
+from .tokenizers import Tokens
+
+__all__ = ["NOTE", "on_detokenizers"]
+
+#: The note's name among a request's ``vllm_xargs``.
+NOTE = "harmony_plugin_split"
+
+
+def on_detokenizers(original: Any, tokens_of: Callable[[Any], Tokens]) -> Any:
+    """``IncrementalDetokenizer.from_new_request`` with our own stop strings for requests that carry a note."""
+
+    def from_new_request(cls: Any, tokenizer: Any, request: Any) -> Any:
+        detokenizer = original.__func__(cls, tokenizer, request)
+        params = request.sampling_params
+        note = (getattr(params, "extra_args", None) or {}).get(NOTE)
+        strings = getattr(detokenizer, "stop", None)
+        if note is None or not strings:
+            return detokenizer
+        tokens = tokens_of(tokenizer)
+        stop = Stop(tuple(strings), bool(detokenizer.include_stop_str_in_output), detokenizer.min_tokens)
+        plan = Plan.of_note(note, tokens.options, stop)
+        if plan is not None:
+            detokenizer.stop = []
+            detokenizer.stop_buffer_length = 0
+            detokenizer.splitter = Splitter(request.prompt_token_ids, plan, tokens.vocabulary)
+            kind: Any = type(detokenizer)
+            detokenizer.__class__ = _watching(kind)
+        return detokenizer
+
+    return classmethod(from_new_request)
+
+
+@functools.cache
+def _watching(detokenizer: Any) -> Any:
+    """A class of vLLM's detokenizers whose ``update`` says which stop string was met in what the client sees."""
+
+    class Watching(detokenizer):  # type: ignore[misc]
+        splitter: Splitter
+
+        def update(self, new_token_ids: list[int], stop_terminated: bool) -> str | None:
+            splitter, new = self.splitter, list(new_token_ids)
+            before = splitter.count
+            super().update(new_token_ids, stop_terminated)
+            splitter.feed_events(new)
+            if stop_terminated:
+                splitter.finish_events()
+            surplus = before + len(new) - splitter.count
+            if splitter.matched is not None and surplus > 0:
+                # Tokens of this step behind the one that completed it: vLLM gives out what the detokenizer has.
+                del self.token_ids[-surplus:]
+            return splitter.matched
+
+    return Watching
