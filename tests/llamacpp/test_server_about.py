@@ -13,7 +13,8 @@ pytest.importorskip("fastapi")
 from harmony_plugin.errors import RequestError
 from harmony_plugin.llamacpp import Usage
 from harmony_plugin.llamacpp.server import about
-from harmony_plugin.llamacpp.server.engine import Engine
+from harmony_plugin.llamacpp.server.context import Context, Facts
+from harmony_plugin.llamacpp.server.engine import Engine, Loaded
 from harmony_plugin.llamacpp.server.record import Record
 from harmony_plugin.llamacpp.server.settings import ModelSettings
 
@@ -81,6 +82,22 @@ def test_the_page_shows_names_as_text(engine: Engine) -> None:
     assert "/base/v1/responses" in shown
     assert "http" not in shown.replace("<!doctype html>", ""), "nothing from elsewhere"
     assert "models" not in about.summary(engine, keyed=True, shown=False)
+
+
+def test_the_banner_says_what_to_look_out_for(engine: Engine) -> None:
+    facts = Facts({"general.architecture": "gpt-oss"}, 12_100_000_000, 20_914_757_184, 201_088)
+    context = Context(200_192, "as set", "n_ctx 200,000 is more than the 131,072 tokens that the model was trained for")
+    engine.loaded["file.gguf"] = Loaded(facts, context, 9.44)
+    said = list(about.banner(engine, ["https://host:8443"], keyed=True))
+    assert "file.gguf: gpt-oss, 20.9 B parameters, 11.3 GiB; " in said[1]
+    assert said[2].endswith("when asked for, in its place: b, c, d, e")
+    assert "200,192 tokens: as set" in said[3]
+    assert "WARNING: n_ctx 200,000 is more" in said[4]
+    text = "\n".join(said)
+    assert "one at a time, 1 may wait" in text
+    assert "https://host:8443/v1 " in text
+    assert "needed: --api_key" in text
+    assert said[-1] == "listening on https://host:8443 (the model took 9.4 s to load); Ctrl+C stops it"
 
 
 # The log's line
