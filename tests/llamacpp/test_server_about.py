@@ -88,7 +88,7 @@ def test_the_banner_says_what_to_look_out_for(engine: Engine) -> None:
     facts = Facts({"general.architecture": "gpt-oss"}, 12_100_000_000, 20_914_757_184, 201_088)
     context = Context(200_192, "as set", "n_ctx 200,000 is more than the 131,072 tokens that the model was trained for")
     engine.loaded["file.gguf"] = Loaded(facts, context, 9.44)
-    said = list(about.banner(engine, ["https://host:8443"], keyed=True))
+    said = list(about.banner(engine, "https", "host", 8443, keyed=True))
     assert "file.gguf: gpt-oss, 20.9 B parameters, 11.3 GiB; " in said[1]
     assert said[2].endswith("when asked for, in its place: b, c, d, e")
     assert "200,192 tokens: as set" in said[3]
@@ -98,6 +98,11 @@ def test_the_banner_says_what_to_look_out_for(engine: Engine) -> None:
     assert "https://host:8443/v1 " in text
     assert "needed: --api_key" in text
     assert said[-1] == "listening on https://host:8443 (the model took 9.4 s to load); Ctrl+C stops it"
+    for host, listening in (("0.0.0.0", "0.0.0.0"), ("::", "[::]")):
+        text = "\n".join(about.banner(engine, "http", host, 80, keyed=False))
+        assert "http://localhost:80/v1 " in text
+        assert "all who reach this machine can ask" in text
+        assert f"listening on http://{listening}:80 " in text
 
 
 # The log's line

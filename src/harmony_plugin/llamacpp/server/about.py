@@ -28,16 +28,20 @@ ENDPOINTS: Mapping[str, Sequence[str]] = {
 }
 MANUAL = "docs/llamacpp.md in the source of harmony-plugin; every setting: --help"
 STARTED = int(time.time())
+EVERYWHERE = frozenset({"0.0.0.0", "::"})
 MOST_MODELS = 1000
 PAGE = 20
 
 
-def banner(engine: Engine, urls: Sequence[str], *, keyed: bool) -> Iterator[str]:
+def banner(engine: Engine, scheme: str, host: str, port: int, *, keyed: bool) -> Iterator[str]:
     """Lines for the person who started the server, once it listens.
 
-    :param urls: where it listens.
+    :param host: the address that it listens on.
     :param keyed: whether requests need the API key.
     """
+    everywhere = host in EVERYWHERE
+    listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (host, "localhost"))
+    url = here if everywhere else listening
     alias = engine.aliases[0]
     settings, loaded = engine.settings(alias), engine.loaded[alias]
     yield versions()
@@ -55,11 +59,12 @@ def banner(engine: Engine, urls: Sequence[str], *, keyed: bool) -> Iterator[str]
     yield f"  replies    {limit}" + (f"; reasoning effort {effort} where a request names none" if effort else "")
     yield f"  requests   one at a time, {engine.max_queue} may wait for a model"
     for api in ("OpenAI", "Anthropic"):
-        base = urls[0] + ("/v1" if api == "OpenAI" else "")
+        base = url + ("/v1" if api == "OpenAI" else "")
         yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"
-    yield f"  key        {'needed: --api_key' if keyed else 'none needed'}"
+    nobody = "none needed" + (", and all who reach this machine can ask: --api_key sets one" if everywhere else "")
+    yield f"  key        {'needed: --api_key' if keyed else nobody}"
     yield f"  manual     {MANUAL}"
-    yield f"listening on {' and '.join(urls)} (the model took {loaded.seconds:.1f} s to load); Ctrl+C stops it"
+    yield f"listening on {listening} (the model took {loaded.seconds:.1f} s to load); Ctrl+C stops it"
 
 
 def summary(engine: Engine, *, keyed: bool, shown: bool) -> Json:

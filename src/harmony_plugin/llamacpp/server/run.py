@@ -148,8 +148,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         scheme = "https" if self.config.is_ssl else "http"
         port = sockets[0].getsockname()[1] if sockets else self.config.port
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        for line in about.banner(self._engine, [f"{scheme}://{host}:{port}"], keyed=self._keyed):
+        for line in about.banner(self._engine, scheme, self.config.host, port, keyed=self._keyed):
             print(line, file=sys.stderr, flush=True)
 
 
