@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from . import HarmonyParseError, Options, Reply, Stream
+from .versions import VersionFlag
 
 __all__ = ["main"]
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="harmony-plugin", description="Harmony (gpt-oss) in, OpenAI out.")
+    parser.add_argument("--version", action=VersionFlag)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="run the real server on a tiny model and show what a client gets")
     demo.add_argument("--model", metavar="FILE.gguf", help="your own gpt-oss model, unscripted")

@@ -1,4 +1,4 @@
-"""Starts a server as a process of its own and finds out where it listens. Knows uvicorn's log line, and nothing else
+"""Starts a server as a process of its own and finds out where it listens. Knows the line that says so, and nothing else
 of what the server does."""
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from types import TracebackType
 
 __all__ = ["ServerProcess", "StartError"]
 
-LISTENING = re.compile(r"Uvicorn running on (https?)://\S*?:(\d+)")
+# Ours, and what the stock server, run beside it in benchmarks, leaves to uvicorn.
+LISTENING = re.compile(r"^(?:listening|.*Uvicorn running) on (https?)://\S*?:(\d+)", re.MULTILINE)
 
 
 class StartError(RuntimeError):
@@ -25,7 +26,7 @@ class ServerProcess:
     """A server on a free port of this machine, for the time of a `with` block.
 
     :param arguments: what comes after `python`, such as `["-m", "harmony_plugin.llamacpp", "--model", ...]`. Host and
-        port are added.
+        port are set in the environment.
     :param environment: variables to set beside those of this process.
     :param timeout: seconds that loading may take.
     """
@@ -33,8 +34,9 @@ class ServerProcess:
     def __init__(
         self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float = 600
     ) -> None:
-        self._arguments = [sys.executable, *arguments, "--host", "127.0.0.1", "--port", "0"]
-        self._environment = {**os.environ, **(environment or {})}
+        self._arguments = [sys.executable, *arguments]
+        # Not by flags: a config file would replace them.
+        self._environment = {**os.environ, "HOST": "127.0.0.1", "PORT": "0", **(environment or {})}
         self._timeout = timeout
         self.url = ""
 

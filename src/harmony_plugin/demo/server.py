@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ..llamacpp import ProcessorFactory
 from ..llamacpp.server.run import main as serve
-from ..llamacpp.server.settings import SettingsError
+from ..llamacpp.server.settings import Flags, SettingsError
 from .script import RECORDED, Scripts
 
 __all__ = ["main"]
@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the scripted server until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m harmony_plugin.demo.server", description=__doc__.split("\n")[0])
+    parser = Flags(prog="python -m harmony_plugin.demo.server", description=__doc__.split("\n")[0])
     parser.add_argument("--script", nargs="+", default=[str(RECORDED)], help="JSON lines of recorded replies.")
 
     def hook(arguments: argparse.Namespace) -> ProcessorFactory:
@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         except (OSError, ValueError) as error:
             raise SettingsError(f"script: {error}") from error
 
-    serve(
-        ["--headers", "free", "--temperature", "0", *(sys.argv[1:] if argv is None else argv)], parser=parser, hook=hook
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not any(flag.startswith("--config_file") for flag in given):  # that replaces the flags
+        given = ["--headers", "free", "--temperature", "0", *given]
+    serve(given, parser=parser, hook=hook)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `
 """
 
 from ._compat import register as _register
-from .chat import HarmonyChatHandler, ProcessorFactory
+from .chat import HarmonyChatHandler, ProcessorFactory, Usage
 from .settings import Defaults
 
-__all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory"]
+__all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory", "Usage"]
 
 _register("harmony", HarmonyChatHandler())

@@ -6,11 +6,12 @@ Knows nothing of Harmony.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
 import random
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 try:
@@ -212,6 +213,9 @@ class Engine:
         self.context_size: int = llama.n_ctx()
         self.vocabulary_size: int = llama.n_vocab()
         self.eos: int = llama.token_eos()
+        # What was put into the `Llama`'s cache: the ids, and how many of them were the prompt.
+        self._saved: dict[tuple[int, ...], int] = {}
+        self._prompt = 0
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(1 << 14)
@@ -276,18 +280,44 @@ class Engine:
         llama = self.llama
         if not llama.cache:
             return
+        self._prompt = len(ids)
         try:
             state = llama.cache[ids]
         except KeyError:
             return
         longest = llama_cpp.Llama.longest_token_prefix
         if longest(state.input_ids.tolist(), ids) > longest(llama.input_ids[: llama.n_tokens].tolist(), ids):
-            llama.load_state(state)
+            with self._few_scores() if len(state.scores) < 2 else contextlib.nullcontext():
+                llama.load_state(state)
 
     def save(self, ids: Sequence[int]) -> None:
-        """Put the state into the `Llama`'s cache, if it has one."""
-        if self.llama.cache:
-            self.llama.cache[ids] = self.llama.save_state()
+        """Put the state into the `Llama`'s cache, if it has one, in the place of what it goes on from."""
+        cache = self.llama.cache
+        if not cache:
+            return
+        states = getattr(cache, "cache_state", None)
+        if states is not None:
+            # Else a conversation's own older turns would push the others out.
+            longest, key = llama_cpp.Llama.longest_token_prefix, tuple(ids)
+            for old in [old for old, prompt in self._saved.items() if longest(old, key) >= prompt]:
+                states.pop(old, None)
+            self._saved = {old: prompt for old, prompt in self._saved.items() if old in states}
+            self._saved[key] = self._prompt
+        with self._few_scores():
+            cache[ids] = self.llama.save_state()
+
+    @contextlib.contextmanager
+    def _few_scores(self) -> Iterator[None]:
+        """`Llama`'s states hold its scores, 412 MB with this vocabulary that the cache does not count, and nothing here
+        reads them: what is restored is evaluated before it is sampled. One row is left, so that states can go to and
+        from llama-cpp-python's own completions."""
+        llama: Any = self.llama
+        scores = llama.scores
+        llama.scores = scores[:1]
+        try:
+            yield
+        finally:
+            llama.scores = scores
 
     def _checked(self, tokens: Generator[int, None, None], processors: Processors) -> Generator[int, None, None]:
         shortcut: Shortcut | None = None

@@ -27,7 +27,7 @@ from .generation import Generation, Opening, TokenLogprob
 from .request import ChatRequest, ContextOverflow
 from .settings import Defaults
 
-__all__ = ["HarmonyChatHandler", "ProcessorFactory"]
+__all__ = ["HarmonyChatHandler", "ProcessorFactory", "Usage"]
 
 ProcessorFactory = Callable[[Sequence[int], Mapping[str, Any]], Sequence[Processor]]
 """`factory(prompt_ids, request_fields)`: the logits processors for one reply. They see the scores last."""
@@ -86,7 +86,9 @@ class HarmonyChatHandler:
 
     Use it as `Llama(chat_handler=HarmonyChatHandler())`, by name as `Llama(chat_format="harmony")` after
     `import harmony_plugin.llamacpp`, or call it directly, which takes more than `create_chat_completion` lets through:
-    `handler(llama=llama, messages=[...], reasoning_effort="high", max_reasoning_tokens=500)`.
+    `handler(llama=llama, messages=[...], reasoning_effort="high", max_reasoning_tokens=500)`. Two more arguments are
+    for programs: `cancelled`, asked before each token, and `observe`, called with a `Usage` when the reply has ended,
+    however it ended.
 
     :param options: how output is split; see `harmony_plugin.Options`. The marker ids are taken from the model.
     :param defaults: what requests get that do not say; see `Defaults`.
@@ -203,7 +205,14 @@ class HarmonyChatHandler:
                 cancelled=fields.get("cancelled"),
             )
 
-        completion = Completion(llama, model, request, generate, reasoning_content=self._reasoning_content)
+        completion = Completion(
+            llama,
+            model,
+            request,
+            generate,
+            reasoning_content=self._reasoning_content,
+            observe=fields.get("observe"),
+        )
         return completion.chunks() if request.stream else completion.whole()
 
     def _ids(self, request: ChatRequest) -> list[int]:
@@ -226,8 +235,10 @@ class Completion:
         generate: Callable[[int], Generation],
         *,
         reasoning_content: bool,
+        observe: Callable[[Usage], None] | None = None,
     ) -> None:
         self._reasoning_content = reasoning_content
+        self._observe = observe
         self._custom = frozenset(tool.name for tool in request.tools if tool.custom)
         self._llama = llama  # stays loaded while chunks are drawn
         self._engine = model.engine
@@ -241,12 +252,28 @@ class Completion:
         self._usage = Usage()
 
     def whole(self) -> dict[str, Any]:
+        try:
+            return self._whole()
+        finally:
+            self._observed()
+
+    def chunks(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._chunks()
+        finally:
+            self._observed()
+
+    def _observed(self) -> None:
+        if self._observe is not None:
+            self._observe(self._usage)
+
+    def _whole(self) -> dict[str, Any]:
         choices = []
         for index in range(self._request.choices):
             generation = self._generate(index)
             message = Message()
             logprobs: list[TokenLogprob] = []
-            for delta, entries in generation:
+            for delta, entries in self._usage.of(generation):
                 message.add(delta)
                 logprobs += entries
             fields = self._named(message.to_openai())
@@ -258,12 +285,12 @@ class Completion:
             choices.append(choice)
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": self._usage.to_openai()}
 
-    def chunks(self) -> Iterator[dict[str, Any]]:
+    def _chunks(self) -> Iterator[dict[str, Any]]:
         for index in range(self._request.choices):
             generation = self._generate(index)
             started = False
             custom = CustomCalls(self._custom) if self._custom else None
-            for delta, entries in generation:
+            for delta, entries in self._usage.of(generation):
                 if not started:
                     started = True
                     yield self._chunk(index, {"role": "assistant"})
@@ -289,9 +316,8 @@ class Completion:
 
     def _done(self, generation: Generation) -> dict[str, Any]:
         """How a choice ended: the finish reason, and vLLM's `stop_reason` where a stop string ended it."""
-        self._usage.add(generation)
         for issue in generation.stream.issues:
-            log.info("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
+            log.debug("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
         done: dict[str, Any] = {"finish_reason": generation.finish_reason}
         return done if generation.stop_string is None else {**done, "stop_reason": generation.stop_string}
 
@@ -382,13 +408,45 @@ class CustomCalls:
 
 
 class Usage:
-    """Token counts of a request: the prompt once, and all its choices."""
+    """Token counts of a request: the prompt once, and all its choices.
+
+    :ivar first: `time.monotonic()` when the first text was there; None: there was none.
+    :ivar rate: tokens a second from then on; None where there were too few to tell.
+    :ivar issues: codes of what was wrong with the output.
+    """
 
     def __init__(self) -> None:
         self.prompt = self.completion = self.reasoning = 0
         self.cached: int | None = None
+        self.first: float | None = None
+        self.issues: list[str] = []
+        self._measured, self._seconds = 0, 0.0
 
-    def add(self, generation: Generation) -> None:
+    @property
+    def rate(self) -> float | None:
+        return self._measured / self._seconds if self._measured > 1 and self._seconds > 0 else None
+
+    def of(self, generation: Generation) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
+        """What `generation` gives. It is counted however it ends."""
+        began, before = 0.0, 0
+        deltas = iter(generation)
+        try:
+            for item in deltas:
+                if not began:
+                    began, before = time.monotonic(), generation.completion_tokens
+                    self.first = self.first or began
+                yield item
+        finally:
+            close = getattr(deltas, "close", None)
+            if close is not None:
+                close()
+            if began:
+                self._measured += generation.completion_tokens - before
+                self._seconds += time.monotonic() - began
+            self._add(generation)
+
+    def _add(self, generation: Generation) -> None:
+        self.issues += [issue.code for issue in generation.stream.issues]
         self.prompt = generation.prompt_tokens
         self.completion += generation.completion_tokens
         self.reasoning += generation.stream.reasoning_tokens

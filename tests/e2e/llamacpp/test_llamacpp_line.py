@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harmony_plugin.demo.model import build_model
 from harmony_plugin.errors import RequestError
-from harmony_plugin.llamacpp.server.engine import Line
+from harmony_plugin.llamacpp.server.engine import Engine, Line
 from harmony_plugin.llamacpp.server.errors import Busy
+from harmony_plugin.llamacpp.server.settings import ModelSettings
 from harmony_plugin.llamacpp.server.store import Seal, Store, Stored
 
 
@@ -88,6 +91,34 @@ def test_no_room_at_all_means_one_at_a_time() -> None:
         await line.take("m")
 
     asyncio.run(play())
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(100))
+    good = ModelSettings(model=str(build_model()), model_alias="good", n_ctx=256)
+    engine = Engine([good, ModelSettings(model=str(broken), model_alias="broken", n_ctx=256)], 1)
+    engine.load()
+
+    async def ask(model: str) -> Any:
+        return await anext(engine.generate(model, lambda llama, cancelled: {"context": llama.n_ctx()}))
+
+    async def by_a_stock_route() -> None:
+        async with engine.turn() as models:
+            models("broken")
+
+    async def play() -> None:
+        for asked in (lambda: ask("broken"), by_a_stock_route):
+            with pytest.raises(RequestError) as error:
+                await asked()
+            assert (error.value.status, error.value.code) == (503, "model_not_loaded")
+            assert await ask("good") == {"context": 256}
+
+    try:
+        asyncio.run(play())
+    finally:
+        engine.close()
+    assert set(engine.loaded) == {"good"}
 
 
 def stored(name: str, *items: dict[str, Any]) -> Stored:

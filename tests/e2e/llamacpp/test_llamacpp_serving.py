@@ -174,14 +174,15 @@ def test_two_hundred_requests_sixteen_at_a_time_a_third_cancelled(server: Server
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of a YAML config: three models, a key, and room for two in line."""
+    """A server of a YAML config: three models, their names taken strictly, a state cache, a key, and room for two in
+    line."""
     folder = tmp_path_factory.mktemp("strict")
     config = folder / "config.yaml"
     config.write_text(
-        "api_key: secret-key\nmax_queue: 2\nmodels:\n"
+        "api_key: secret-key\nmax_queue: 2\nstrict_models: true\nmodels:\n"
         + "".join(
-            f"- {{model: '{build_model()}', model_alias: {alias}, n_ctx: 8192, headers: free, temperature: 0}}\n"
-            for alias in ("one", "two")
+            f"- {{model: '{build_model()}', model_alias: {alias}, n_ctx: 8192, headers: free, temperature: 0{more}}}\n"
+            for alias, more in (("one", ", cache: true, cache_type: ram"), ("two", ""))
         )
         + f"- {{model: '{build_model()}', model_alias: plain, n_ctx: 1024, chat_format: chatml}}\n"
     )
@@ -234,10 +235,63 @@ def test_both_clients_send_the_key(strict: ServerProcess) -> None:
 
 def test_models_take_turns(strict: ServerProcess) -> None:
     client = openai.OpenAI(base_url=f"{strict.url}/v1", api_key="secret-key")
-    for model, answers in (("one", "one"), ("two", "two"), ("one", "one"), ("unheard-of", "one")):
+    for model, answers in (("one", "one"), ("two", "two"), ("one", "one")):
         reply = client.chat.completions.create(**ask("answer") | {"model": model})
         assert reply.model == answers
         assert reply.choices[0].message.content == "2 + 2 = 4."
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"])
+def test_a_name_that_no_model_has_is_404_where_that_is_set(keyed: httpx.Client, path: str) -> None:
+    asked: dict[str, Any] = {"messages": USER, "max_tokens": 2, "input": "hi"}
+    if path == "/v1/completions":
+        asked["prompt"] = "hi"
+    for stream in (False, True):
+        refused = keyed.post(path, json={**asked, "model": "gpt-4", "stream": stream})
+        assert refused.status_code == 404, refused.text
+        told = refused.json()
+        assert told["error"]["type"] == "not_found_error"
+        assert told["error"]["message"].startswith("The model 'gpt-4' does not exist. Served here: one, two, plain")
+        assert (told.get("type") == "error") == (path == "/v1/messages")
+        if path != "/v1/messages":
+            assert (told["error"]["code"], told["error"]["param"]) == ("model_not_found", "model")
+    counted = keyed.post("/v1/messages/count_tokens", json={"model": "gpt-4", "messages": USER})
+    assert counted.status_code == 404
+    by_file = keyed.post("/v1/chat/completions", json={"model": build_model().name, "messages": USER, "max_tokens": 2})
+    assert (by_file.status_code, by_file.headers["x-harmony-model"]) == (200, "one")
+    assert keyed.post("/v1/chat/completions", json={"messages": USER, "max_tokens": 2}).status_code == 200
+
+
+def test_two_conversations_stay_warm_with_a_state_cache(keyed: httpx.Client) -> None:
+    def turns(name: str, count: int) -> list[dict[str, str]]:
+        messages = [{"role": "user", "content": f"{name} " + "and so on, " * 200}]
+        for number in range(count):
+            messages += [{"role": "assistant", "content": "2 + 2 = 4."}, {"role": "user", "content": f"And {number}?"}]
+        return messages
+
+    before: dict[str, int] = {}
+    for count in range(3):
+        for name in ("first", "second"):
+            fields = ask("answer") | {"model": "one", "messages": turns(name, count)}
+            usage = keyed.post("/v1/chat/completions", json=fields).json()["usage"]
+            cached = usage["prompt_tokens_details"]["cached_tokens"]
+            assert cached >= before[name] if count else cached < 200
+            before[name] = usage["prompt_tokens"]
+
+
+def test_without_the_key_the_root_names_no_model_and_nothing_else_is_open(
+    strict: ServerProcess, keyed: httpx.Client
+) -> None:
+    with httpx.Client(base_url=strict.url) as stranger:
+        told = stranger.get("/").json()
+        assert told["api_key_needed"] is True
+        assert "models" not in told
+        assert "one" not in stranger.get("/", headers={"accept": "text/html"}).text.split("<h2>")[0]
+        assert stranger.head("/").status_code == 200
+        assert stranger.get("/openapi.json").status_code == 401
+        assert stranger.get("/docs").status_code == 404
+    assert keyed.get("/").json()["models"] == ["one", "two", "plain"]
+    assert keyed.get("/openapi.json").status_code == 200
 
 
 def test_a_model_with_another_chat_format_is_served_by_its_own_handler(strict: ServerProcess) -> None:

@@ -1,24 +1,29 @@
-"""Servers that cannot start say why in one line and with an exit code."""
+"""What the person who starts a server sees: what is served, or why not, in one line and with an exit code."""
 
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harmony_plugin.demo.model import build_model
+from harmony_plugin.demo.process import ServerProcess
 
-SETTINGS, MODEL = 2, 1
+MODEL, SETTINGS, ADDRESS, INTERRUPTED = 1, 2, 3, 130
 
 
 def start(*arguments: str, module: str = "harmony_plugin.llamacpp", **environment: str) -> tuple[int, str]:
     """Exit code and standard error of a server that should not start."""
     done = subprocess.run(
-        [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", "0", *arguments],
-        env={**os.environ, **environment},
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "HOST": "127.0.0.1", "PORT": "0", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -28,7 +33,7 @@ def start(*arguments: str, module: str = "harmony_plugin.llamacpp", **environmen
 
 
 def one_line(said: str) -> str:
-    lines = [line for line in said.splitlines() if line]
+    lines = [line for line in said.splitlines() if line and not line.startswith("loading ")]
     assert len(lines) == 1, said
     assert lines[0].startswith("harmony-plugin: ")
     return lines[0]
@@ -99,6 +104,16 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     one_line(said)
 
 
+def test_another_model_that_is_none_is_found_at_once(tmp_path: Path) -> None:
+    (tmp_path / "no.gguf").write_text("hello")
+    config = tmp_path / "c.yaml"
+    config.write_text(f"models: [{{model: '{build_model()}'}}, {{model: '{tmp_path}/no.gguf'}}]")
+    code, said = start("--config_file", str(config))
+    assert code == MODEL
+    assert "loading" not in said
+    assert f"{tmp_path}/no.gguf: not a GGUF file (it begins b'hell')" in one_line(said)
+
+
 def test_no_model() -> None:
     code, said = start()
     assert code == SETTINGS
@@ -117,9 +132,9 @@ def test_a_model_that_is_not_there() -> None:
         (
             "c.yaml",
             "models:\n- model: MODEL\n  n_ctxx: 5\n",
-            "models[0].n_ctxx: unknown setting (did you mean 'n_ctx'?)",
+            "models[0].n_ctxx: unknown setting (did you mean n_ctx?)",
         ),
-        ("c.json", '{"prot": 1, "models": [{"model": "MODEL"}]}', "prot: unknown setting (did you mean 'port'?)"),
+        ("c.json", '{"prot": 1, "models": [{"model": "MODEL"}]}', "prot: unknown setting (did you mean port?)"),
         ("c.yaml", "models:\n- model: MODEL\n  n_ctx: many\n", "models[0].n_ctx"),
         ("c.yaml", "models:\n- model_alias: a\n", "models[0]: no model given"),
         ("c.yaml", "models:\n- {model: MODEL, chat_template_kwargs: {x: 1}}\n", "chat format harmony has no x"),
@@ -146,13 +161,106 @@ def test_the_environment_is_read_as_in_the_stock_server(tmp_path: Path) -> None:
     assert "none.yaml" in one_line(said)
     code, said = start("--model", str(build_model()), PORT="http")
     assert code == SETTINGS
-    assert "PORT" in one_line(said)
+    assert "port" in one_line(said).lower()
 
 
 def test_a_wrong_flag() -> None:
     code, said = start("--model", "x", "--n_ctx", "many")
+    assert (code, one_line(said)) == (SETTINGS, "harmony-plugin: --n_ctx: 'many' is not a whole number")
+    code, said = start("--model", "x", "--n_ctxx", "5")
     assert code == SETTINGS
-    assert "--n_ctx" in said
+    assert "(did you mean --n_ctx?)" in one_line(said)
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = start("--model", str(build_model()), PORT=port)
+    assert code == ADDRESS
+    assert "loading" not in said
+    assert f"127.0.0.1:{port} is in use" in one_line(said)
+    assert "--port" in said
+
+
+def test_an_address_that_is_not_this_machines() -> None:
+    code, said = start("--model", str(build_model()), HOST="192.0.2.1")
+    assert code == ADDRESS
+    assert "192.0.2.1 is no address of this machine" in one_line(said)
+
+
+@pytest.mark.parametrize("module", ["harmony_plugin.cli", "harmony_plugin.llamacpp"])
+def test_the_version(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"harmony-plugin [\d.]+, llama-cpp-python [\d.]+, (oss|openai)-harmony [\d.]+\n", done.stdout)
+
+
+def test_what_is_served_is_said(server: ServerProcess) -> None:
+    lines = server.output().splitlines()
+    said = lines[: next(i for i, line in enumerate(lines) if line.startswith("listening")) + 1]
+    assert said[0].startswith("loading tiny (")
+    assert re.fullmatch(r"harmony-plugin [\d.]+, llama-cpp-python [\d.]+, \S+-harmony [\d.]+", said[1])
+    text = "\n".join(said)
+    assert f"tiny: llama, 12.9 M parameters, 24.7 MiB; {build_model()}" in text
+    assert "8,192 tokens: as set" in text
+    assert f"{server.url}/v1 " in text
+    assert "/v1/responses" in text
+    assert "/v1/messages" in text
+    assert "reasoning effort medium" in text
+    assert said[-1].startswith(f"listening on {server.url} ")
+    assert len(said) < 15
+    assert "\x1b" not in text
+
+
+def in_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A server with a terminal of its own, and the terminal's other end."""
+    import pty
+
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "harmony_plugin.llamacpp", "--host", "127.0.0.1", "--port", "0", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    return process, leader
+
+
+def read_until(leader: int, what: bytes) -> bytes:
+    said = b""
+    while what not in said:
+        said += os.read(leader, 4096)
+    return said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_in_a_terminal_with_nothing_set_but_the_model() -> None:
+    process, leader = in_terminal("--model", str(build_model()))
+    try:
+        said = read_until(leader, b"Ctrl+C stops it").decode()
+        assert "loading" in said
+        assert "100%" in said
+        assert "\x1b[" in said
+        # As much as the model has, if the machine's memory holds it, which it does here.
+        assert "131,072 tokens: the model's own" in said
+        listening = re.search(r"listening on (\S+)", said)
+        assert listening is not None
+        (model,) = httpx.get(f"{listening[1]}/v1/models").json()["data"]
+        assert (model["id"], model["context_length"]) == (build_model().name, 131_072)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_stopped_while_the_model_is_loaded() -> None:
+    command = [sys.executable, "-m", "harmony_plugin.llamacpp", "--port", "0", "--model", str(build_model())]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("loading ")
+        process.send_signal(signal.SIGINT)
+        assert (process.stderr.read(), process.wait(60)) == ("", INTERRUPTED)
 
 
 def test_a_certificate_that_is_not_there() -> None:

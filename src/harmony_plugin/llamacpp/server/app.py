@@ -7,11 +7,13 @@ the API key, streams of server-sent events, and noticing that a client has gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -21,14 +23,16 @@ from sse_starlette.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ... import __version__
 from ...errors import RequestError
 from .. import HarmonyChatHandler, ProcessorFactory
-from . import chat, errors, messages, responses, stock
+from . import about, chat, errors, messages, responses, stock
 from .engine import Engine, Generation
 from .metrics import Metrics
+from .record import Record
 from .settings import ModelSettings, ServerSettings
 from .store import Seal, Store, Stored
 from .tools import Toolbox
@@ -37,6 +41,9 @@ __all__ = ["create_app", "create_engine"]
 
 Json: TypeAlias = "dict[str, Any]"
 T = TypeVar("T")
+
+MODEL_HEADER = "x-harmony-model"
+"""On replies: the model that answered, percent-encoded where its name is not plain ASCII."""
 
 
 def create_engine(
@@ -67,19 +74,28 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """
     server = _Server(engine, settings)
     app = FastAPI(
-        title="harmony-plugin", root_path=settings.root_path, description="llama-cpp-python's server for gpt-oss"
+        title="harmony-plugin",
+        version=__version__,
+        root_path=settings.root_path,
+        description="llama-cpp-python's server for gpt-oss",
+        # FastAPI's pages for these load scripts from elsewhere, and show everything without the key.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
     )
     errors.install(app)
     app.add_middleware(
-        CORSMiddleware, allow_origins=["*"], allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_credentials=True,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "request-id", MODEL_HEADER, "retry-after"],
     )
     app.add_middleware(_Observed, metrics=server.metrics)
-    app.include_router(server.router())
+    app.include_router(server.router(app.openapi))
 
-    def admit() -> None:
-        engine.line.check(engine.aliases[0])
-
-    stock.include_routes(app, settings, authenticate=server.authenticate, turn=engine.turn, admit=admit)
+    stock.include_routes(app, settings, authenticate=server.authenticate, turn=engine.turn, admit=server.admit)
     return app
 
 
@@ -93,11 +109,15 @@ class _Server:
         engine.on_chunk = self.metrics.chunks.inc
         self._key = settings.api_key.encode() if settings.api_key is not None else None
 
-    def router(self) -> APIRouter:
+    def router(self, openapi: Callable[[], Json]) -> APIRouter:
         router = APIRouter()
         guarded = APIRouter(dependencies=[Depends(self.authenticate)])
-        router.add_api_route("/health", self.health, methods=["GET"], tags=["Operations"])
-        router.add_api_route("/readyz", self.readyz, methods=["GET"], tags=["Operations"])
+        # HEAD, too: clients and load balancers look with it whether the server is there.
+        for path, open_to_all in (("/", self.root), ("/health", self.health), ("/readyz", self.readyz)):
+            router.add_api_route(path, open_to_all, methods=["GET", "HEAD"], tags=["Operations"], response_model=None)
+        for path in ("/docs", "/redoc"):
+            router.add_api_route(path, self.no_docs, include_in_schema=False, response_model=None)
+        guarded.add_api_route("/openapi.json", openapi, include_in_schema=False, response_model=None)
         for method, path, endpoint, tag in (
             ("GET", "/metrics", self.show_metrics, "Operations"),
             ("GET", "/v1/models", self.list_models, "OpenAI V1"),
@@ -118,15 +138,56 @@ class _Server:
         return router
 
     async def authenticate(self, request: Request) -> None:
-        """The key as OpenAI's clients send it, or as Anthropic's do, compared in constant time."""
-        if self._key is None:
-            return
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._key):
+        """The key as OpenAI's clients send it, or as Anthropic's do, compared in constant time.
+
+        :raises Unauthorized: it is another one, or none.
+        """
+        if not self._admitted(request):
             raise errors.Unauthorized
 
+    def _admitted(self, request: Request) -> bool:
+        if self._key is None:
+            return True
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+        return hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._key)
+
+    async def admit(self, request: Request) -> None:
+        """What requests to the stock routes pass: the model that they name, and the line."""
+        given: Any = None
+        with contextlib.suppress(ValueError):  # the route refuses what is no JSON
+            given = await request.json()
+        named = given.get("model") if isinstance(given, dict) else None
+        self.engine.line.check(self._choose(request, named if isinstance(named, str) else None))
+
+    def _choose(self, request: Request, named: str | None) -> str:
+        """The alias of the model that answers; the reply's header tells it.
+
+        :raises RequestError: there is no model of that name, and the settings do not let another one answer.
+        """
+        if named and self.settings.strict_models and self.engine.find(named) is None:
+            raise self._no_model(named)
+        record: Record = request.scope[RECORD]
+        record.model = self.engine.resolve(named)
+        return record.model
+
+    def _no_model(self, named: str) -> RequestError:
+        what = f"The model '{named}' does not exist. Served here: {', '.join(self.engine.aliases)}"
+        return RequestError(what, "model", "model_not_found", 404)
+
     # Operations
+
+    async def root(self, request: Request) -> Response:
+        keyed = self._key is not None
+        told = about.summary(self.engine, keyed=keyed, shown=self._admitted(request))
+        headers = {"vary": "accept"}
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(about.page(told, request.scope.get("root_path", "")), headers=headers)
+        return JSONResponse(told, headers=headers)
+
+    async def no_docs(self) -> Json:
+        what = "No interactive page is served here; GET / lists the endpoints, docs/llamacpp.md describes them"
+        raise RequestError(what, None, "not_found", 404)
 
     async def health(self) -> Json:
         return {"status": "ok"}
@@ -140,16 +201,17 @@ class _Server:
 
     # Models
 
-    def _model(self, alias: str) -> Json:
-        return {"id": alias, "object": "model", "created": 0, "owned_by": "me", "permissions": []}
+    async def list_models(self, request: Request) -> Json:
+        if errors.speaks_anthropic(request):
+            return about.anthropic_models(self.engine, request.query_params)
+        return {"object": "list", "data": [about.openai_model(self.engine, alias) for alias in self.engine.aliases]}
 
-    async def list_models(self) -> Json:
-        return {"object": "list", "data": [self._model(alias) for alias in self.engine.aliases]}
-
-    async def show_model(self, model: str) -> Json:
-        if model not in self.engine.aliases:
-            raise RequestError(f"The model '{model}' does not exist", "model", "model_not_found", 404)
-        return self._model(model)
+    async def show_model(self, request: Request, model: str) -> Json:
+        alias = self.engine.find(model)
+        if alias is None:
+            raise self._no_model(model)
+        shape = about.anthropic_model if errors.speaks_anthropic(request) else about.openai_model
+        return shape(self.engine, alias)
 
     # The three APIs
 
@@ -174,7 +236,7 @@ class _Server:
                 yield _event(chunk)
             yield b"data: [DONE]\n\n"
         except Exception as error:
-            yield _event(errors.body(errors.of(error), anthropic=False))
+            yield _event(errors.body(turn.failed(error), anthropic=False))
 
     async def create_response(self, request: Request) -> Response:
         asked, earlier, toolbox, body, history = self._read_response(await self._body(request))
@@ -221,7 +283,7 @@ class _Server:
             last = list(translation.finish())
             remember()
         except Exception as error:
-            last = list(translation.fail(errors.of(error)))
+            last = list(translation.fail(turn.failed(error)))
         for event in last:
             yield _event(event, event["type"])
 
@@ -247,7 +309,7 @@ class _Server:
     async def count_input_tokens(self, request: Request) -> Json:
         *_, body, _ = self._read_response(await self._body(request))
         try:
-            return {"object": "response.input_tokens", "input_tokens": await self._count(chat.check(body))}
+            return {"object": "response.input_tokens", "input_tokens": await self._count(request, chat.check(body))}
         except RequestError as error:
             raise responses.rename(error) from error
 
@@ -284,16 +346,17 @@ class _Server:
             for event in translation.finish():
                 yield _event(event, event["type"])
         except Exception as error:
-            yield _event(errors.body(errors.of(error), anthropic=True), "error")
+            yield _event(errors.body(turn.failed(error), anthropic=True), "error")
 
     async def count_tokens(self, request: Request) -> Json:
         asked = messages.check(await self._body(request), counting=True)
-        return {"input_tokens": await self._count(chat.check(messages.to_chat(asked)))}
+        return {"input_tokens": await self._count(request, chat.check(messages.to_chat(asked)))}
 
     # What they share
 
-    async def _count(self, body: Json) -> int:
+    async def _count(self, request: Request, body: Json) -> int:
         """How many tokens the prompt of a chat request has."""
+        self._choose(request, body.get("model"))
         llama = self.engine.current
         if llama is None:
             raise RequestError("No model is loaded.", None, "model_not_loaded", 503)
@@ -324,9 +387,11 @@ class _Server:
 
         :raises ClientGone: when the client did not wait.
         """
-        model = self.engine.resolve(given.get("model"))
-        call = chat.call(stock.chat_handler, given, model, announce=announce)
-        turn = _Turn(self.engine.generate(model, call), model, request.scope["route"].path)
+        model = self._choose(request, given.get("model"))
+        record: Record = request.scope[RECORD]
+        record.streamed = bool(given.get("stream"))
+        call = chat.call(stock.chat_handler, given, model, announce=announce, observe=record.observe)
+        turn = _Turn(self.engine.generate(model, call), model, request.scope["route"].path, record)
         try:
             await _unless_gone(request, turn.generation.start())
         except BaseException as error:
@@ -339,6 +404,7 @@ class _Server:
     async def _whole(self, turn: _Turn) -> Json:
         async for completion in turn.generation:
             self.metrics.tokens(turn.model, completion.get("usage"))
+            turn.record.chunk(completion)
             return completion
         raise AssertionError("the chat handler gave no reply")
 
@@ -348,24 +414,32 @@ class _Server:
             async for chunk in turn.generation:
                 if turn.first and chunk.get("choices"):
                     turn.first = False
-                    self.metrics.first.labels(turn.endpoint).observe(time.monotonic() - turn.since)
+                    turn.record.first = time.monotonic()
+                    self.metrics.first.labels(turn.endpoint).observe(turn.record.first - turn.record.since)
+                turn.record.chunk(chunk)
                 if chunk.get("object") and chunk.get("usage"):
                     self.metrics.tokens(turn.model, chunk["usage"])
                 yield chunk
         except asyncio.CancelledError:
             self.metrics.cancelled.labels(turn.endpoint).inc()
+            turn.record.cancelled = True
             raise
 
 
 class _Turn:
     """One request's way through the server."""
 
-    def __init__(self, generation: Generation, model: str, endpoint: str) -> None:
-        self.generation = generation
+    def __init__(self, generation: Generation, model: str, endpoint: str, record: Record) -> None:
+        self.generation = record.generation = generation
         self.model = model
         self.endpoint = endpoint
-        self.since = time.monotonic()
+        self.record = record
         self.first = True
+
+    def failed(self, error: BaseException) -> RequestError:
+        """What the client of a stream that has begun is told of `error`."""
+        self.record.error = errors.of(error)
+        return self.record.error
 
 
 class _Events(EventSourceResponse):
@@ -386,8 +460,12 @@ class _Events(EventSourceResponse):
             self._turn.generation.cancel()
 
 
+RECORD = "harmony_plugin.record"
+"""Where a request's scope has its `Record`."""
+
+
 class _Observed:
-    """ASGI middleware: a request id on every reply, and the metrics of every request."""
+    """ASGI middleware: a request id and the model's name on every reply, and the record of every request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -397,25 +475,31 @@ class _Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        since = time.monotonic()
-        status = 0
-        identifier = f"req_{uuid4().hex}"
+        record = scope[RECORD] = Record(scope["method"], f"req_{uuid4().hex}")
 
         async def observed(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                record.status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = headers["request-id"] = identifier
+                headers["x-request-id"] = headers["request-id"] = record.identifier
+                if record.model is not None:
+                    headers[MODEL_HEADER] = quote(record.model, safe=" !#$&'()*+,/:;=?@[]")
             await send(message)
 
         try:
             await self._app(scope, receive, observed)
+        except Exception:
+            record.status = record.status or 500  # answered further out
+            raise
         finally:
             # The route's pattern, not the path: what clients make up must not become labels.
-            endpoint = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(endpoint, str(status)).inc()
-            self._metrics.duration.labels(endpoint).observe(time.monotonic() - since)
+            record.endpoint = getattr(scope.get("route"), "path", "other")
+            record.path = None if "route" in scope else scope["path"]
+            record.error = record.error or scope.get(errors.TOLD)
+            record.cancelled = record.cancelled or isinstance(record.error, errors.ClientGone)
+            self._metrics.requests.labels(record.endpoint, str(record.status)).inc()
+            self._metrics.duration.labels(record.endpoint).observe(time.monotonic() - record.since)
+            record.close()
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

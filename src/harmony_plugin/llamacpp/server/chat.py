@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from ...errors import RequestError
-from .. import HarmonyChatHandler
+from .. import HarmonyChatHandler, Usage
 from .engine import Call
 
 __all__ = ["call", "check"]
@@ -19,7 +19,7 @@ __all__ = ["call", "check"]
 Json: TypeAlias = "dict[str, Any]"
 
 # Keyword arguments of chat handlers that only code in this process may use.
-RESERVED = frozenset({"self", "llama", "cancelled", "grammar", "logits_processor", "logits_processors"})
+RESERVED = frozenset({"self", "llama", "cancelled", "observe", "grammar", "logits_processor", "logits_processors"})
 
 # What would change the reply, and cannot be had here.
 UNSUPPORTED = {
@@ -68,19 +68,26 @@ def check(body: Any) -> Json:
 
 
 def call(
-    handler_of: Callable[[Any], Callable[..., Any]], given: Mapping[str, Any], model: str, *, announce: bool = False
+    handler_of: Callable[[Any], Callable[..., Any]],
+    given: Mapping[str, Any],
+    model: str,
+    *,
+    announce: bool = False,
+    observe: Callable[[Usage], None] | None = None,
 ) -> Call:
     """What the engine does with its turn: one call of the model's chat handler.
 
     :param given: the handler's keyword arguments.
     :param model: the name that the reply carries.
     :param announce: give the prompt's length in a chunk of its own, before the prompt is evaluated.
+    :param observe: told what the reply came to, in the engine's thread; only for chat format `harmony`.
     """
 
     def run(llama: Any, cancelled: Callable[[], bool]) -> Json | Iterable[Json]:
         handler = handler_of(llama)
         fields = {**given, "llama": llama, "model": model, "cancelled": cancelled}
-        result = handler(**fields) if isinstance(handler, HarmonyChatHandler) else _other(handler, fields)
+        harmony = isinstance(handler, HarmonyChatHandler)
+        result = handler(**fields, observe=observe) if harmony else _other(handler, fields)
         if announce and not isinstance(result, dict):
             return itertools.chain([{"usage": {"prompt_tokens": _prompt_tokens(handler, fields)}}], result)
         return result

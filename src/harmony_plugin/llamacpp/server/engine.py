@@ -18,20 +18,26 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from ...errors import RequestError
 from . import stock
+from .context import Context, Facts, Memory, choose, gib
 from .errors import Busy
 
-__all__ = ["Engine", "Generation", "Line"]
+__all__ = ["Engine", "Generation", "Line", "Loaded", "Progress"]
 
 log = logging.getLogger("harmony_plugin.server")
 
 Chunk: TypeAlias = "dict[str, Any]"
 Call: TypeAlias = "Callable[[Any, Callable[[], bool]], Chunk | Iterable[Chunk]]"
 """What a request does with its turn: given the loaded model and a check for cancellation, give a reply or chunks."""
+Progress: TypeAlias = "Callable[[str, float], None]"
+"""Called with what is being loaded, in words, and the share done, 0.0 to 1.0."""
 
 
 class Line:
@@ -104,6 +110,7 @@ class Generation:
         self._chunks: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
         self._cancelled = False
         self._started = False
+        self._done = self._loop.create_future()
         self._held: list[Chunk] = []
 
     @property
@@ -114,6 +121,13 @@ class Generation:
     def cancel(self) -> None:
         """Stop generating. May be called at any time, more than once."""
         self._cancelled = True
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Call `call` when the engine is done with this, at once if it is already, or never began."""
+        if self._started and not self._done.done():
+            self._done.add_done_callback(lambda _: call())
+        else:
+            call()
 
     async def start(self) -> None:
         """Wait for the turn, then until the chat handler has taken the request (or, for a whole reply, answered it), so
@@ -184,6 +198,7 @@ class Generation:
 
     def _ended(self, error: BaseException | None) -> None:
         self._chunks.put_nowait(error)
+        self._done.set_result(None)
         self._engine.line.give()
 
     def _run(self) -> Iterator[Chunk]:
@@ -203,6 +218,18 @@ class Generation:
                 close()
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it was loaded.
+
+    :ivar seconds: what loading took.
+    """
+
+    facts: Facts
+    context: Context
+    seconds: float
+
+
 class Engine:
     """The models of a server and the thread they run in.
 
@@ -219,11 +246,24 @@ class Engine:
         prepare: Callable[[Any, stock.ModelSettings], None] | None = None,
     ) -> None:
         self.on_chunk: Callable[[], None] = lambda: None  # called in the engine's thread
+        self.max_queue = max_queue
         self.line = Line(max_queue)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self.running: Generation | None = None
         self.aliases = stock.aliases(models)
-        self._settings = dict(zip(self.aliases, models, strict=True))
+        self._settings = {
+            alias: model.model_copy(update={"model_alias": alias})
+            for alias, model in zip(self.aliases, models, strict=True)
+        }
+        self._names: dict[str, str] = {}
+        for alias, model in reversed(self._settings.items()):  # the first of two has the name
+            file = Path(model.model).name
+            self._names |= dict.fromkeys((model.model, file, file.removesuffix(".gguf")), alias)
+        self._names |= {alias: alias for alias in self.aliases}
+        #: What each model came to, when it was last loaded.
+        self.loaded: dict[str, Loaded] = {}
+        self._starting = False
+        self._progress: Progress | None = None
         self._prepare = prepare
         self._proxy: stock.LlamaProxy | None = None
         self._prepared: Any = None
@@ -233,26 +273,99 @@ class Engine:
         """True when a model is in memory."""
         return self._proxy is not None
 
+    def find(self, model: str) -> str | None:
+        """The alias of the model that is called `model`: by its alias, or by its file's path or name; None: there is no
+        such model."""
+        return self._names.get(model)
+
     def resolve(self, model: str | None) -> str:
         """The alias that answers requests for `model`."""
-        return model if model in self._settings else self.aliases[0]
+        return self._names.get(model or "", self.aliases[0])
 
     def settings(self, alias: str) -> stock.ModelSettings:
         """The settings of a model."""
         return self._settings[alias]
 
-    def load(self) -> None:
+    def load(self, progress: Progress | None = None) -> None:
         """Load the first model; blocks.
 
         :raises Exception: whatever llama-cpp-python says of a file it cannot load.
         """
-        self._proxy = stock.LlamaProxy(list(self._settings.values()))
-        self.model(self.aliases[0])
+        self._starting, self._progress = True, progress
+        try:
+            self._proxy = stock.Models(list(self._settings.values()), self._load, self.resolve)
+            self._ready(self._proxy(self.aliases[0]), self.aliases[0])
+        finally:
+            self._starting, self._progress = False, None
+
+    def _load(self, settings: stock.ModelSettings) -> Any:
+        with self._blamed(str(settings.model_alias)):
+            return self._opened(settings)
+
+    def _opened(self, settings: stock.ModelSettings) -> Any:
+        """The model of `settings`, with a context that was chosen where they name none."""
+        began = time.monotonic()
+        local = settings.hf_model_repo_id is None
+        name = what = str(settings.model_alias)
+        if local:
+            what += f" ({gib(Path(settings.model).stat().st_size)})"
+        progress = self._progress
+        if not self._starting:
+            log.info("loading %s in the place of the model before", what)
+
+        def chosen(facts: Facts | None) -> Context:
+            return choose(
+                settings.n_ctx,
+                facts,
+                Memory.at_hand(stock.device_memory()),
+                batch=settings.n_ubatch,
+                flash_attention=settings.flash_attn,
+                cache_types=(settings.type_k, settings.type_v),
+                gpu_layers=settings.n_gpu_layers,
+                all_logits=settings.logits_all,
+            )
+
+        beforehand = stock.read_facts(settings.model) if local and not settings.n_ctx else None
+        context = chosen(beforehand)
+        llama = stock.load(
+            settings.model_copy(update={"n_ctx": context.tokens}),
+            None if progress is None else lambda share: progress(what, share),
+        )
+        facts = stock.facts_of(llama.model)
+        if settings.n_ctx:
+            context = chosen(facts)  # whether it is more than the model was trained for
+        context = replace(context, tokens=llama.n_ctx())  # llama.cpp rounds up
+        self.loaded[name] = Loaded(facts, context, time.monotonic() - began)
+        if not self._starting:
+            log.info("loaded %s: %d tokens of context, %s", name, context.tokens, context.why)
+        return llama
 
     def model(self, alias: str) -> Any:
-        """The loaded model, after unloading another one if need be; only for whoever has the turn."""
+        """The loaded model, after unloading another one if need be; only for whoever has the turn.
+
+        :raises RequestError: it cannot be loaded; the log has why.
+        """
         assert self._proxy is not None, "load() first"
-        llama = self._proxy(alias)
+        with self._blamed(alias):
+            return self._ready(self._proxy(alias), alias)
+
+    @contextmanager
+    def _blamed(self, alias: str) -> Iterator[None]:
+        """A model that cannot be loaded is no fault of the request that named it. At the start the error passes as it
+        is."""
+        try:
+            yield
+        except RequestError:
+            raise
+        except Exception as error:
+            if self._starting:
+                raise
+            log.error("cannot load %s: %s", alias, " ".join(str(error).split()))
+            what = f"The model '{alias}' cannot be loaded; the server's log says why."
+            raise RequestError(what, "model", "model_not_loaded", 503) from error
+
+    def _ready(self, llama: Any, alias: str) -> Any:
+        """`llama`, after what has to be done once with each that was loaded."""
         if llama is not self._prepared:
             self._prepared = None
             stock.set_abort_check(llama, lambda: self.running is not None and self.running.cancelled)

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...errors import RequestError
 from ..request import ContextOverflow
+from .settings import did_you_mean
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,9 +31,13 @@ __all__ = [
     "install",
     "of",
     "response",
+    "speaks_anthropic",
 ]
 
 log = logging.getLogger("harmony_plugin.server")
+
+TOLD = "harmony_plugin.error"
+"""Where a request's scope has the error that its client was told."""
 
 # OpenAI's and Anthropic's names for what a status means.
 OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -125,15 +130,38 @@ def response(request: Request, error: BaseException) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
-    anthropic = request.url.path.startswith(request.scope.get("root_path", "") + "/v1/messages")
-    return JSONResponse(body(told, anthropic=anthropic), told.status, headers)
+    request.scope[TOLD] = told
+    return JSONResponse(body(told, anthropic=speaks_anthropic(request)), told.status, headers)
+
+
+def speaks_anthropic(request: Request) -> bool:
+    """Whether the client of `request` reads Anthropic's shapes: by the path, or where both APIs have that, by the
+    header that its clients always send."""
+    if _path(request).startswith("/v1/messages"):
+        return True
+    shared = _path(request).startswith("/v1/models") or "route" not in request.scope
+    return shared and "anthropic-version" in request.headers
+
+
+def _path(request: Request) -> str:
+    return request.url.path.removeprefix(request.scope.get("root_path", ""))
 
 
 def install(app: FastAPI) -> None:
     """Every error that leaves a route of `app`, foreseen or not, has one of the two shapes."""
     from fastapi.exceptions import RequestValidationError
+    from fastapi.routing import APIRoute
 
     async def reply(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 404 and "route" not in request.scope:
+            path = _path(request)
+            served = [route.path for route in app.routes if isinstance(route, APIRoute)]
+            meant = did_you_mean(path, served)
+            error = RequestError(f"Nothing is served at {path}{meant}; GET / lists what is", None, "not_found", 404)
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            what = f"{request.method} is not served at {_path(request)}, only {allowed or 'other methods'}"
+            error = HTTPException(405, what, error.headers)
         if isinstance(error, RequestValidationError):  # the stock routes' bodies
             item = error.errors()[0]
             if item["type"] == "json_invalid":

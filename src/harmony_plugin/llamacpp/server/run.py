@@ -1,30 +1,45 @@
-"""From settings to a listening server. Knows the command line and uvicorn; every way to fail is one line and an exit
-code."""
+"""From settings to a listening server. Knows the command line, the terminal and uvicorn; every way to fail is one line
+and an exit code."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import os
+import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 import uvicorn
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
 from .. import ProcessorFactory
+from . import about, stock
 from .app import create_app, create_engine
-from .settings import SettingsError, complain, read_settings
+from .engine import Engine, Progress
+from .settings import Chosen, Flags, SettingsError, complain, read_settings
 
 __all__ = ["main"]
 
-WRONG_SETTINGS = 2
 NO_MODEL = 1
+WRONG_SETTINGS = 2
+NO_ADDRESS = 3
+INTERRUPTED = 130  # as a shell has it
 GRACE = 5  # seconds that replies under way have when the server is told to stop
+BACKLOG = 2048
 
 
 def main(
     argv: Sequence[str] | None = None,
     *,
-    parser: argparse.ArgumentParser | None = None,
+    parser: Flags | None = None,
     hook: Callable[[argparse.Namespace], ProcessorFactory | None] | None = None,
 ) -> None:
     """Run the server until it is told to stop.
@@ -38,7 +53,9 @@ def main(
     except SettingsError as error:
         complain(str(error))
         sys.exit(WRONG_SETTINGS)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    if chosen.ignored:
+        complain(f"{', '.join(chosen.ignored)}: not read, the config file replaces flags; set it there")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     engine = create_engine(chosen.models, chosen.server.max_queue, factory)
     app = create_app(engine, chosen.server)
     config = uvicorn.Config(
@@ -48,21 +65,184 @@ def main(
         ssl_keyfile=chosen.server.ssl_keyfile,
         ssl_certfile=chosen.server.ssl_certfile,
         timeout_graceful_shutdown=GRACE,
+        log_config=None,  # as the rest
+        access_log=False,  # there is a line for each request, which says more
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What takes no time and can fail comes first: a large model takes minutes.
     try:
-        config.load()  # certificates and all: before a large model is loaded
+        config.load()  # certificates and all
     except (OSError, ValueError) as error:
         complain(f"cannot serve: {error}")
         sys.exit(WRONG_SETTINGS)
     try:
-        engine.load()
+        sockets = bind(chosen.host, chosen.port)
+    except OSError as error:
+        complain(_not_bound(chosen, error))
+        sys.exit(NO_ADDRESS)
+    for model in chosen.models:
+        try:
+            if model.hf_model_repo_id is None:
+                stock.check_file(model.model)
+        except (OSError, ValueError) as error:
+            complain(f"cannot serve model {model.model}: {error}")
+            sys.exit(NO_MODEL)
+    try:
+        with interruptible() as check, progress_on(sys.stderr) as progress:
+
+            def show(what: str, share: float) -> None:
+                check()
+                progress(what, share)
+
+            engine.load(show)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:
-        said = " ".join(str(error).split())
-        if said.startswith("Failed to load model"):
-            said += " (is the file a GGUF, and whole? `--verbose true` shows what llama.cpp says)"
-        complain(f"cannot serve model {chosen.models[0].model}: {said}")
+        file = chosen.models[0].model
+        complain(f"cannot serve model {file}: {_not_loaded(error).removeprefix(f'{file}: ')}")
         sys.exit(NO_MODEL)
     try:
-        uvicorn.Server(config).run()
+        _Server(config, engine, keyed=chosen.server.api_key is not None).run(sockets)
+    except OSError as error:  # somebody else began to listen while the model was loaded
+        complain(_not_bound(chosen, error))
+        sys.exit(NO_ADDRESS)
+    except KeyboardInterrupt:
+        pass
     finally:
         engine.close()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl+C while llama.cpp works. As Python raises it, it would be raised in a callback from C, and be lost: it is
+    noted, and raised by the function that this gives, or at the end. A second one is raised at once."""
+    pressed = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+        check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Server(uvicorn.Server):
+    """Says what is served, once it is."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, *, keyed: bool) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._keyed = keyed
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        scheme = "https" if self.config.is_ssl else "http"
+        port = sockets[0].getsockname()[1] if sockets else self.config.port
+        for line in about.banner(self._engine, scheme, self.config.host, port, keyed=self._keyed):
+            print(line, file=sys.stderr, flush=True)
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets for all addresses of `host`, bound and not yet listening, all on one port.
+
+    :param port: 0: any that is free.
+    :raises OSError: an address is in use, is not this machine's, or is not to be had.
+    """
+    sockets: list[socket.socket] = []
+    failed: OSError | None = None
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError as error:  # this machine has no IPv6, say
+            failed = error
+            continue
+        try:
+            if os.name == "posix":
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            used = sockets[0].getsockname()[1] if sockets and not port else port
+            one.bind((address[0], used, *address[2:]))
+        except OSError as error:
+            one.close()
+            failed = error
+            if error.errno == errno.EADDRNOTAVAIL:
+                continue
+            for other in sockets:
+                other.close()
+            raise
+        sockets.append(one)
+    if not sockets:
+        raise failed or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return sockets
+
+
+@contextmanager
+def progress_on(stream: TextIO) -> Iterator[Progress]:
+    """Shows how far loading is: a bar on a terminal, now and then a line elsewhere.
+
+    :param stream: a real file; llama-cpp-python turns the process's own output off meanwhile, so this writes to a copy.
+    """
+    try:
+        copy = os.dup(stream.fileno())
+    except OSError:  # no real file: nobody looks
+        yield lambda what, share: None
+        return
+    with open(copy, "w", encoding=stream.encoding, errors="replace") as out:
+        console = Console(file=out)
+        if not console.is_terminal:
+            yield _Lines(out).show
+            return
+        columns = (TextColumn("loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Bars(*columns, console=console, transient=True) as bars:
+            bar = bars.add_task("the model", total=1.0)
+            yield lambda what, share: bars.update(bar, description=what, completed=share)
+
+
+class _Lines:
+    """Progress as lines, none of them within seconds of the one before."""
+
+    PAUSE = 5.0
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._next = 0.0
+
+    def show(self, what: str, share: float) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self.PAUSE
+            print(f"loading {what}" + (f": {share:.0%}" if share else ""), file=self._out, flush=True)
+
+
+def _not_bound(chosen: Chosen, error: OSError) -> str:
+    where = f"{chosen.host}:{chosen.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use: stop what listens there, or choose another port with --port (0: any that is free)"
+    if error.errno == errno.EACCES:
+        return f"{where}: not allowed to listen there; ports below 1024 need rights, --port chooses another"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"{chosen.host} is no address of this machine: --host 127.0.0.1 is this machine alone, 0.0.0.0 its network"
+        )
+    return f"cannot listen on {where}: {error.strerror or error}"
+
+
+def _not_loaded(error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    if said.startswith("Failed to load model"):
+        said += " (is the file whole, and made for this llama.cpp? `--verbose true` shows what llama.cpp says)"
+    elif "llama_context" in said:
+        said += " (most likely too little memory: a smaller --n_ctx needs less; `--verbose true` shows more)"
+    return said

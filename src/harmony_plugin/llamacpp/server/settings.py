@@ -13,33 +13,103 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal, NoReturn, Optional
 
 from pydantic import Field, ValidationError
 
 from ...prompts import REASONING_EFFORTS
+from ...versions import VersionFlag
 from ..settings import Defaults
 from . import stock
 
-__all__ = ["ModelSettings", "ServerSettings", "Settings", "SettingsError", "read_settings"]
+__all__ = [
+    "Flags",
+    "ModelSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "complain",
+    "did_you_mean",
+    "read_settings",
+]
 
 
 class SettingsError(ValueError):
     """Settings that cannot be used. The message is for the person who wrote them."""
 
 
+class Flags(argparse.ArgumentParser):
+    """A command line whose every mistake is one line, raised rather than printed under all flags there are."""
+
+    def error(self, message: str) -> NoReturn:
+        """:raises SettingsError: always."""
+        kinds = {"int": "a whole number", "float": "a number", "_parse_bool_arg": "true or false"}
+        kinds["_parse_json_object_arg"] = "a JSON object"
+        wrong = re.fullmatch(r"argument (\S+): invalid (\w+) value: (.*)", message)
+        if wrong is not None:
+            message = f"{wrong[1]}: {wrong[3]} is not {kinds.get(wrong[2], wrong[2])}"
+        raise SettingsError(message)
+
+    def read(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """As `parse_args`; a flag that is unknown is told with the one that was meant.
+
+        :raises SettingsError: for whatever is wrong.
+        """
+        arguments, unknown = self.parse_known_args(argv)
+        if not unknown:
+            return arguments
+        given = next((word for word in unknown if word.startswith("-")), unknown[0])
+        flag = given.partition("=")[0]
+        if not flag.startswith("-"):
+            meant = f" (did you mean --model {flag}?)" if flag.endswith(".gguf") else ""
+            raise SettingsError(f"{flag!r} belongs to no flag{meant}")
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        name = "--" + flag.lstrip("-").replace("-", "_")
+        meant = f" (did you mean {ELSEWHERE[flag]}?)" if flag in ELSEWHERE else did_you_mean(name, known)
+        raise SettingsError(f"unknown flag {flag}{meant}; --help lists all")
+
+
+# What llama.cpp's own `llama-server` calls them.
+ELSEWHERE = {
+    "-m": "--model",
+    "-a": "--model_alias",
+    "--alias": "--model_alias",
+    "-c": "--n_ctx",
+    "--ctx-size": "--n_ctx",
+    "-b": "--n_batch",
+    "--batch-size": "--n_batch",
+    "-ub": "--n_ubatch",
+    "--ubatch-size": "--n_ubatch",
+    "-t": "--n_threads",
+    "--threads": "--n_threads",
+    "-ngl": "--n_gpu_layers",
+    "--gpu-layers": "--n_gpu_layers",
+    "-fa": "--flash_attn true",
+    "-hf": "--hf_model_repo_id",
+    "--config": "--config_file",
+    "-v": "--verbose true",
+}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The name that `name` comes close to, as a question to put behind a message; empty if there is none."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 class ModelSettings(stock.ModelSettings):
     """How one model is loaded and, with chat format `harmony`, served."""
 
     chat_format: Optional[str] = Field(default="harmony", description="Chat format to use.")
-    n_ctx: int = Field(
-        default=16384,
+    n_ctx: Optional[int] = Field(  # type: ignore[assignment]  # None until the model is loaded
+        default=None,
         ge=0,
-        description="The context size; 0: the model's own. (The stock server's 2048 holds no agent's prompt.)",
+        description="The context size; 0: the model's own; none: the model's own as far as memory holds it.",
     )
     # The stock default keeps logits of every position: n_ctx x 201088 floats, 13 GB at 16384.
     logits_all: bool = Field(
@@ -116,6 +186,10 @@ class ServerSettings(stock.ServerSettings):
         "new one at each start.",
     )
     max_body_mb: int = Field(default=32, ge=1, description="Size of a request body, in MB, past which it is refused.")
+    strict_models: bool = Field(
+        default=False,
+        description="Whether a request that names a model that is not served is a 404; else the first model answers.",
+    )
 
 
 class Settings(ServerSettings, ModelSettings):
@@ -130,29 +204,34 @@ class ConfigFile(ServerSettings):
 
 @dataclass(frozen=True)
 class Chosen:
-    """What `read_settings` found."""
+    """What `read_settings` found.
+
+    :ivar ignored: flags that were given and are not read, since a config file replaces them.
+    """
 
     server: ServerSettings
     models: list[ModelSettings]
     host: str
     port: int
     arguments: argparse.Namespace
+    ignored: tuple[str, ...] = ()
 
 
-def read_settings(argv: Sequence[str] | None = None, *, parser: argparse.ArgumentParser | None = None) -> Chosen:
+def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = None) -> Chosen:
     """Settings from flags, environment and config file, as `python -m llama_cpp.server` reads them: `CONFIG_FILE` or
     `--config_file` replaces the flags; `HOST` and `PORT` come before both.
 
     :param parser: a parser with more flags, whose values are in `arguments`.
     :raises SettingsError: for a wrong value, an unknown key or a missing file.
     """
-    parser = parser or argparse.ArgumentParser(
+    parser = parser or Flags(
         prog="python -m harmony_plugin.llamacpp",
         description="llama-cpp-python's server for gpt-oss: Harmony in, OpenAI and Anthropic APIs out.",
     )
     stock.add_arguments(parser, Settings)
     parser.add_argument("--config_file", type=str, help="Path to a config file to load (JSON or YAML).")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--version", action=VersionFlag)
+    arguments = parser.read(argv)
 
     config_file = os.environ.get("CONFIG_FILE", arguments.config_file)
     try:
@@ -168,7 +247,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: argparse.Argumen
         raise SettingsError(_explain(error, config_file)) from error
     for model in models:
         if model.hf_model_repo_id is None and not Path(model.model).is_file():
-            raise SettingsError(f"model file not found: {model.model}")
+            raise SettingsError(_not_a_file(Path(model.model)))
         if model.chat_format == "harmony":
             model.defaults()
     names = stock.aliases(models)
@@ -178,7 +257,22 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: argparse.Argumen
     port = os.environ.get("PORT", str(server.port))
     if not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"PORT: not a port: {port!r}")
-    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments)
+    given = [name for name in Settings.model_fields if getattr(arguments, name, None) is not None]
+    ignored = tuple(f"--{name}" for name in given) if config_file else ()
+    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
+
+
+def _not_a_file(path: Path) -> str:
+    """What is wrong with the path of a model that is not there, and which models are."""
+    folder = path if path.is_dir() else path.parent
+    models = sorted(file.name for file in folder.glob("*.gguf")) if folder.is_dir() else []
+    there = f"; in {folder}: {', '.join(models[:5])}{', …' if models[5:] else ''}" if models else ""
+    if path.is_dir():
+        return f"model {path} is a folder: name the .gguf file in it{there}"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and path.suffix != ".gguf":
+        repository = f"--hf_model_repo_id {path} --model FILE.gguf"
+        return f"model file not found: {path} (if that is a repository: {repository})"
+    return f"model file not found: {path}{did_you_mean(path.name, models) or there}"
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -213,8 +307,7 @@ def _explain(error: ValidationError, config_file: str | None) -> str:
             found.append(f"{where}no model given (--model FILE.gguf, MODEL, or `model` in a config file)")
         elif item["type"] == "extra_forbidden":
             known: type[Any] = ModelSettings if item["loc"][0] == "models" else ConfigFile
-            close = difflib.get_close_matches(str(item["loc"][-1]), known.model_fields, n=1)
-            found.append(f"{path}: unknown setting" + (f" (did you mean {close[0]!r}?)" if close else ""))
+            found.append(f"{path}: unknown setting{did_you_mean(str(item['loc'][-1]), known.model_fields)}")
         else:
             found.append(f"{path}: {item['msg']}")
     return (f"config file {config_file}: " if config_file else "") + "; ".join(found)

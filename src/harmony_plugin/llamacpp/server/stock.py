@@ -1,8 +1,8 @@
 """Everything that this server takes from `llama_cpp.server`, and the only module that knows its names.
 
 Taken: the settings (so flags, environment and config files are the stock server's), model loading (`LlamaProxy`), the
-routes that stay as they are (`/v1/completions`, `/v1/embeddings`, `/extras/*`), and llama.cpp's abort callback. Not
-taken: its chat route, its locks, its response models and its model list, which waits for a lock.
+routes that stay as they are (`/v1/completions`, `/v1/embeddings`, `/extras/*`), and llama.cpp's callbacks for aborting
+and for progress. Not taken: its chat route, its locks, its response models and its model list, which waits for a lock.
 
 Names are looked for when this module is imported; `StockServerError` says in one line which one is gone. Checked with
 llama-cpp-python 0.3.36.
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -21,16 +23,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from ...errors import RequestError
+from .context import Facts
 
 __all__ = [
     "LlamaProxy",
     "ModelSettings",
+    "Models",
     "ServerSettings",
     "StockServerError",
     "add_arguments",
+    "aliases",
     "chat_handler",
+    "check_file",
+    "device_memory",
+    "facts_of",
     "from_arguments",
     "include_routes",
+    "load",
+    "read_facts",
     "set_abort_check",
 ]
 
@@ -45,6 +55,7 @@ class StockServerError(ImportError):
 try:
     import llama_cpp
     import llama_cpp.server.app as _app
+    from llama_cpp._internals import LlamaModel as _LlamaModel
     from llama_cpp.llama_chat_format import get_chat_completion_handler as _registered
     from llama_cpp.server.cli import add_args_from_model as _add_args_from_model
     from llama_cpp.server.cli import parse_model_from_args as _parse_model_from_args
@@ -139,6 +150,134 @@ class _Route(APIRoute):
         return blame
 
 
+class Models(LlamaProxy):
+    """The stock server's models, one in memory at a time.
+
+    :param load: given settings, their `Llama`.
+    :param resolve: given the name in a request, the alias of the model that answers.
+    """
+
+    def __init__(
+        self, models: Sequence[ModelSettings], load: Callable[[Any], Any], resolve: Callable[[str | None], str]
+    ) -> None:
+        self.load_llama_from_model_settings = load  # type: ignore[method-assign, assignment]
+        self._resolve = resolve
+        super().__init__(list(models))
+
+    def __call__(self, model: str | None = None) -> Any:
+        return super().__call__(self._resolve(model))
+
+
+def load(settings: ModelSettings, progress: Callable[[float], None] | None = None) -> Any:
+    """The `Llama` of `settings`.
+
+    :param progress: told the share that is loaded, 0.0 to 1.0, in this thread; what it raises ends loading.
+    """
+    with _reporting(progress):
+        return LlamaProxy.load_llama_from_model_settings(settings)
+
+
+@contextmanager
+def _reporting(progress: Callable[[float], None] | None) -> Iterator[None]:
+    """`Llama` has no parameter for llama.cpp's progress callback, so the defaults that it starts from have one."""
+    low = llama_cpp.llama_cpp
+    make = getattr(low, "llama_progress_callback", None)
+    defaults = low.llama_model_default_params
+    if progress is None or make is None or not hasattr(low.llama_model_params, "progress_callback"):
+        yield
+        return
+
+    raised: list[BaseException] = []
+
+    def report(share: float, _data: Any) -> bool:
+        try:
+            progress(share)
+        except BaseException as error:  # C code cannot pass it on, but it can stop loading
+            raised.append(error)
+        return not raised
+
+    callback, thread = make(report), threading.get_ident()
+
+    def reporting() -> Any:
+        params = defaults()
+        if threading.get_ident() == thread:
+            params.progress_callback = callback
+        return params
+
+    low.llama_model_default_params = reporting
+    try:
+        yield
+    except Exception:
+        if not raised:
+            raise
+    finally:
+        low.llama_model_default_params = defaults
+    if raised:
+        raise raised[0]
+
+
+def check_file(path: str) -> None:
+    """:raises ValueError: the file at `path` is no GGUF."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        what = "it is empty" if not magic else "it is a Git LFS pointer" if magic == b"vers" else f"it begins {magic!r}"
+        raise ValueError(f"not a GGUF file ({what}); download the .gguf, or convert the model with llama.cpp's tools")
+
+
+def read_facts(path: str) -> Facts:
+    """What the model file at `path` says of itself; reads its vocabulary and no weights (half a second).
+
+    :raises ValueError: llama.cpp cannot read it.
+    """
+    low = llama_cpp.llama_cpp
+    params = low.llama_model_default_params()
+    params.vocab_only = True
+    low.llama_backend_init()
+    with closing(_LlamaModel(path_model=path, params=params, verbose=False)) as model:
+        return facts_of(model.model)
+
+
+def facts_of(model: Any) -> Facts:
+    """The facts of a loaded model, by llama.cpp's pointer to it."""
+    low = llama_cpp.llama_cpp
+    buffer = ctypes.create_string_buffer(1 << 16)
+
+    def text(read: Callable[..., int], *what: Any) -> str:
+        read(model, *what, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    count = low.llama_model_meta_count(model)
+    metadata = {
+        text(low.llama_model_meta_key_by_index, i): text(low.llama_model_meta_val_str_by_index, i) for i in range(count)
+    }
+    size, parameters = low.llama_model_size(model), low.llama_model_n_params(model)
+    return Facts(metadata, size, parameters, low.llama_vocab_n_tokens(low.llama_model_get_vocab(model)))
+
+
+def device_memory() -> int | None:
+    """Free memory of the GPUs that llama.cpp was built for, in bytes; None: there are none, or it cannot be told."""
+    if not llama_cpp.llama_supports_gpu_offload():
+        return None
+    try:
+        from llama_cpp._ggml import libggml
+    except ImportError:
+        return None
+    device, size = ctypes.c_void_p, ctypes.c_size_t
+    needed = ("ggml_backend_dev_count", "ggml_backend_dev_get", "ggml_backend_dev_type", "ggml_backend_dev_memory")
+    if not all(hasattr(libggml, name) for name in needed):
+        return None
+    count, get, kind, memory = (getattr(libggml, name) for name in needed)
+    count.restype, get.restype, get.argtypes, kind.argtypes = size, device, [size], [device]
+    memory.argtypes = [device, ctypes.POINTER(size), ctypes.POINTER(size)]
+    free, total, found = size(), size(), 0
+    for one in map(get, range(count())):
+        if kind(one) in (1, 2):  # a GPU of its own, or one that shares main memory
+            memory(one, ctypes.byref(free), ctypes.byref(total))
+            found += free.value
+    return found or None
+
+
 def free(proxy: LlamaProxy) -> None:
     """Let go of the model in memory."""
     proxy.free()  # type: ignore[no-untyped-call]
@@ -167,5 +306,5 @@ def set_abort_check(llama: Any, check: Callable[[], bool]) -> bool:
 
 
 def aliases(models: Sequence[ModelSettings]) -> list[str]:
-    """The names that the models are asked for by: the alias, or else the file's path."""
-    return [model.model_alias or model.model for model in models]
+    """The names that the models are asked for by: the alias, or else the file's name without its path."""
+    return [model.model_alias or Path(model.model).name for model in models]

@@ -1,0 +1,187 @@
+"""What the server says of itself: to the person who starts it, under `/`, and as the list of its models.
+
+Facts in, text and JSON out; knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ...errors import RequestError
+from ...versions import versions
+from .context import gib
+from .engine import Engine
+
+__all__ = ["ENDPOINTS", "anthropic_model", "anthropic_models", "banner", "openai_model", "page", "summary"]
+
+Json: TypeAlias = "dict[str, Any]"
+
+ENDPOINTS: Mapping[str, Sequence[str]] = {
+    "OpenAI": ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/models"),
+    "Anthropic": ("/v1/messages", "/v1/messages/count_tokens", "/v1/models"),
+    "Operations": ("/health", "/readyz", "/metrics", "/openapi.json"),
+}
+MANUAL = "docs/llamacpp.md in the source of harmony-plugin; every setting: --help"
+STARTED = int(time.time())
+EVERYWHERE = frozenset({"0.0.0.0", "::"})
+MOST_MODELS = 1000
+PAGE = 20
+
+
+def banner(engine: Engine, scheme: str, host: str, port: int, *, keyed: bool) -> Iterator[str]:
+    """Lines for the person who started the server, once it listens.
+
+    :param host: the address that it listens on.
+    :param keyed: whether requests need the API key.
+    """
+    everywhere = host in EVERYWHERE
+    listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (host, "localhost"))
+    url = here if everywhere else listening
+    alias = engine.aliases[0]
+    settings, loaded = engine.settings(alias), engine.loaded[alias]
+    yield versions()
+    facts = loaded.facts
+    known = [facts.architecture, f"{_short(facts.parameters)} parameters", gib(facts.size)]
+    yield f"  model      {alias}: {', '.join(word for word in known if word)}; {settings.model}"
+    if len(engine.aliases) > 1:
+        yield f"             when asked for, in its place: {', '.join(engine.aliases[1:])}"
+    yield f"  context    {loaded.context.tokens:,} tokens: {loaded.context.why}"
+    if loaded.context.warning is not None:
+        yield f"             WARNING: {loaded.context.warning}"
+    longest = getattr(settings, "max_tokens", None)
+    limit = f"at most {longest:,} tokens" if longest else "as long as the context allows"
+    effort = getattr(settings, "reasoning_effort", None) if settings.chat_format == "harmony" else None
+    yield f"  replies    {limit}" + (f"; reasoning effort {effort} where a request names none" if effort else "")
+    yield f"  requests   one at a time, {engine.max_queue} may wait for a model"
+    for api in ("OpenAI", "Anthropic"):
+        base = url + ("/v1" if api == "OpenAI" else "")
+        yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"
+    nobody = "none needed" + (", and all who reach this machine can ask: --api_key sets one" if everywhere else "")
+    yield f"  key        {'needed: --api_key' if keyed else nobody}"
+    yield f"  manual     {MANUAL}"
+    yield f"listening on {listening} (the model took {loaded.seconds:.1f} s to load); Ctrl+C stops it"
+
+
+def summary(engine: Engine, *, keyed: bool, shown: bool) -> Json:
+    """What `/` answers a program.
+
+    :param shown: whether whoever asks may see the models.
+    """
+    about: Json = {"name": "harmony-plugin", "description": "llama-cpp-python's server for gpt-oss"}
+    if shown:
+        about |= {"versions": versions(), "models": engine.aliases}
+    return about | {"api_key_needed": keyed, "endpoints": ENDPOINTS, "manual": MANUAL}
+
+
+def page(about: Json, root: str) -> str:
+    """What `/` answers a person: `summary` as one page that needs nothing from elsewhere.
+
+    :param root: the path that the server stands under.
+    """
+    rows = [
+        f"<h2>{html.escape(api)}</h2><ul>"
+        + "".join(f"<li><code>{html.escape(root + path)}</code></li>" for path in paths)
+        + "</ul>"
+        for api, paths in about["endpoints"].items()
+    ]
+    models = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in about.get("models", ()))
+    key = "Requests need the API key." if about["api_key_needed"] else "No API key is needed."
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>harmony-plugin</title>'
+        "<style>body{font:16px/1.5 sans-serif;max-width:44em;margin:2em auto;padding:0 1em}</style></head><body>"
+        f"<h1>harmony-plugin</h1><p>{html.escape(about['description'])}. "
+        f"{html.escape(about.get('versions', ''))}</p><p>{key}</p>"
+        + (f"<h2>Models</h2><ul>{models}</ul>" if models else "")
+        + "".join(rows)
+        + f"<p>Manual: {html.escape(about['manual'])}</p></body></html>\n"
+    )
+
+
+def openai_model(engine: Engine, alias: str) -> Json:
+    """A model as `/v1/models` of OpenAI has it, with what llama.cpp's and vLLM's servers add."""
+    model: Json = {"id": alias, "object": "model", "created": _created(engine, alias), "owned_by": "llamacpp"}
+    context = _context(engine, alias)
+    if context is not None:
+        model |= {"context_length": context, "max_model_len": context}
+    loaded = engine.loaded.get(alias)
+    if loaded is not None:
+        facts = loaded.facts
+        model["meta"] = {
+            "architecture": facts.architecture,
+            "n_ctx_train": facts.trained,
+            "n_embd": facts.number("embedding_length"),
+            "n_params": facts.parameters,
+            "n_vocab": facts.vocabulary,
+            "size": facts.size,
+        }
+    return model
+
+
+def anthropic_model(engine: Engine, alias: str) -> Json:
+    """A model as `/v1/models` of Anthropic has it."""
+    created = datetime.fromtimestamp(_created(engine, alias), timezone.utc)
+    model: Json = {
+        "type": "model",
+        "id": alias,
+        "display_name": alias.removesuffix(".gguf"),
+        "created_at": created.isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+    }
+    context = _context(engine, alias)
+    if context is not None:
+        longest = getattr(engine.settings(alias), "max_tokens", None)
+        model |= {"max_input_tokens": context, "max_tokens": min(context, longest or context)}
+    return model
+
+
+def anthropic_models(engine: Engine, query: Mapping[str, str]) -> Json:
+    """The page of models that `limit`, `after_id` and `before_id` ask for.
+
+    :raises RequestError: for a limit that is none, or an id that no model has.
+    """
+    given = query.get("limit", str(PAGE))
+    if not given.isdecimal() or not 1 <= int(given) <= MOST_MODELS:
+        raise RequestError(f"limit is {given!r}; it may be 1 to {MOST_MODELS}", "limit", "invalid_value")
+    names, size = engine.aliases, int(given)
+    for name in ("after_id", "before_id"):
+        if name in query and query[name] not in names:
+            raise RequestError(f"{name}: there is no model {query[name]!r}", name, "invalid_value")
+    if "before_id" in query:
+        rest = names[: names.index(query["before_id"])]
+        shown = rest[-size:]
+    else:
+        rest = names[names.index(query["after_id"]) + 1 :] if "after_id" in query else names
+        shown = rest[:size]
+    return {
+        "data": [anthropic_model(engine, alias) for alias in shown],
+        "has_more": len(rest) > len(shown),
+        "first_id": shown[0] if shown else None,
+        "last_id": shown[-1] if shown else None,
+    }
+
+
+def _short(count: int) -> str:
+    """A number of parameters as people say it."""
+    for size, name in ((10**9, "B"), (10**6, "M")):
+        if count >= size:
+            return f"{count / size:.1f} {name}"
+    return str(count)
+
+
+def _created(engine: Engine, alias: str) -> int:
+    """When the model's file was written; of a model that is elsewhere, when the server was started."""
+    try:
+        return int(Path(engine.settings(alias).model).stat().st_mtime)
+    except OSError:
+        return STARTED
+
+
+def _context(engine: Engine, alias: str) -> int | None:
+    """The context in tokens; None: it is known once the model is loaded."""
+    loaded = engine.loaded.get(alias)
+    return loaded.context.tokens if loaded is not None else engine.settings(alias).n_ctx or None
