@@ -243,6 +243,7 @@ def test_reasoning_is_kept_in_a_running_tool_loop_and_dropped_after_an_answer(pr
         ({"reasoning_details": [{"type": "reasoning.text", "text": t, "index": 0} for t in "TU"]}, "TU"),
         ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, {"type": "other", "text": "T"}]}, "T"),
         ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}, 5, {"text": 5}]}, None),
+        ({"reasoning_details": [{"text": "T", "index": 0}, 5, None, {"text": "U", "index": [0]}]}, "T\nU"),
         ({"reasoning": "T", "reasoning_details": [{"type": "reasoning.text", "text": "T"}]}, "T"),
         ({"reasoning_content": "", "reasoning": None, "thinking": "T"}, "T"),
         ({"content": [{"type": "thinking", "thinking": "T"}, {"type": "text", "text": "A"}]}, "T"),

@@ -675,12 +675,14 @@ def _reasoning(message: Mapping[str, Any]) -> tuple[str, Any]:
         place: Any = None
         for part in details:
             thought = _thought(part)
+            if not thought:
+                continue
             # A stream's pieces of one text have its index.
             if thoughts and place is not None and part.get("index") == place:
                 thoughts[-1] += thought
-            elif thought:
+            else:
                 thoughts.append(thought)
-            place = part.get("index") if thought else place
+            place = part.get("index")
     return "\n".join(filter(None, thoughts)), content
 
 

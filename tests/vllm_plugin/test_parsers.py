@@ -141,6 +141,16 @@ def test_stop_strings_and_hidden_reasoning(parser_class: Any, tokenizer: Any) ->
     assert not any(detokenizer.update([token], False) for token in encode(ANSWER))
 
 
+def test_a_stop_token_is_no_part_of_a_stop_string(parser_class: Any, tokenizer: Any) -> None:
+    """Neither for the parser nor for the detokenizer: both say the same."""
+    (bang,) = encode("!")
+    request = chat(stop=["o!", "!"], stop_token_ids=[bang])
+    ids = [*encode("<|channel|>final<|message|>Hello"), bang]
+    detokenizer = detokenizer_of(parser_class, tokenizer, request)
+    assert [detokenizer.update([token], token == bang) for token in ids] == [None] * len(ids)
+    assert whole(parser_class(tokenizer, None), request, ids) == (None, "Hello", [])
+
+
 def detokenizer_of(parser_class: Any, tokenizer: Any, request: Any) -> Any:
     """The detokenizer of a request that went through the parser, as vLLM's front end makes it."""
     parser_class(tokenizer, request.tools).adjust_request(request)

@@ -57,11 +57,12 @@ def _watching(detokenizer: Any) -> Any:
             splitter, new = self.splitter, list(new_token_ids)
             before = splitter.count
             super().update(new_token_ids, stop_terminated)
-            splitter.feed_events(new)
-            if stop_terminated:
-                splitter.finish_events()
-            surplus = before + len(new) - splitter.count
-            if splitter.matched is not None and surplus > 0:
+            # A stop token is no part of the text.
+            splitter.feed_events(new[:-1] if stop_terminated and not self.include_stop_str_in_output else new)
+            if splitter.matched is None:
+                if stop_terminated:
+                    splitter.finish_events()
+            elif (surplus := before + len(new) - splitter.count) > 0:
                 # Tokens of this step behind the one that completed it: vLLM gives out what the detokenizer has.
                 del self.token_ids[-surplus:]
             return splitter.matched

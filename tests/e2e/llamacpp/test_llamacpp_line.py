@@ -13,7 +13,7 @@ from harmony_plugin.errors import RequestError
 from harmony_plugin.llamacpp.server.engine import Engine, Line
 from harmony_plugin.llamacpp.server.errors import Busy
 from harmony_plugin.llamacpp.server.settings import ModelSettings
-from harmony_plugin.llamacpp.server.store import Store, Stored
+from harmony_plugin.llamacpp.server.store import Seal, Store, Stored
 
 
 async def settle() -> None:
@@ -121,23 +121,51 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_others_go_on(tmp_path: Pa
     assert set(engine.loaded) == {"good"}
 
 
-def test_the_oldest_reply_goes_first() -> None:
-    def stored(name: str) -> Stored:
-        return Stored([{"role": "user", "content": name}], [], {"id": name, "output": []})
+def stored(name: str, *items: dict[str, Any]) -> Stored:
+    return Stored([{"role": "user", "content": name}], items, {"id": name, "output": [{"id": f"out_{name}"}]})
 
+
+def test_the_oldest_reply_goes_first() -> None:
     store = Store(2)
-    for name in ("a", "b", "c"):
+    for name in "abc":
         store.put(stored(name))
     assert len(store) == 2
-    with pytest.raises(RequestError) as gone:
+    with pytest.raises(RequestError) as error:
         store.get("a")
-    assert gone.value.status == 404
-    with pytest.raises(RequestError) as named:
+    assert error.value.status == 404
+    with pytest.raises(RequestError) as error:
         store.get("a", "previous_response_id")
-    assert (named.value.status, named.value.param) == (400, "previous_response_id")
+    assert (error.value.status, error.value.param) == (400, "previous_response_id")
     store.get("b")  # used: now younger than c
     store.put(stored("d"))
     assert store.get("b").messages == [{"role": "user", "content": "b"}]
     nothing = Store(0)
-    nothing.put(stored("x"))
+    nothing.put(stored("a"))
     assert len(nothing) == 0
+
+
+def test_an_item_is_kept_as_long_as_a_reply_that_has_it() -> None:
+    store = Store(2)
+    said = {"id": "said", "content": "a"}
+    store.put(stored("a", said))
+    store.put(stored("b", said, {"id": "out_a"}))
+    assert store.item("said", "x") is said
+    store.put(stored("c", {"id": "said", "content": "another's"}))  # a is gone, b still has both
+    assert store.item("said", "x") is said
+    assert store.item("out_a", "x") == {"id": "out_a"}
+    store.drop("b")
+    with pytest.raises(RequestError) as error:
+        store.item("out_a", "input[0].id")
+    assert (error.value.status, error.value.param) == (404, "input[0].id")
+    store.drop("c")
+    with pytest.raises(RequestError):
+        store.item("said", "x")
+
+
+def test_a_seal_opens_what_it_closed() -> None:
+    ours, again, other = Seal("key"), Seal("key"), Seal(None)
+    sealed = ours.close("Thought \ud800 größer")
+    assert again.open(sealed) == "Thought \ud800 größer"
+    assert other.open(sealed) is None
+    for wrong in (sealed[:-1], "", "x", 5, None, ["a"], "größer"):
+        assert ours.open(wrong) is None

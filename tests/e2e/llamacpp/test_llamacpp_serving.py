@@ -380,6 +380,32 @@ def test_tls(tmp_path: Path) -> None:
         }
 
 
+def test_settings_of_reasoning(tmp_path: Path, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`reasoning_content` is left out, as in the vLLM plugin; what is sealed outlives the server, given a key."""
+    monkeypatch.setenv("HARMONY_REASONING_CONTENT", "0")
+    monkeypatch.setenv("REASONING_KEY", "a secret of the operator's")
+    function = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
+    fields = {"tools": [function], "store": False, "metadata": {"script": "loop"}}
+    fields["include"] = ["reasoning.encrypted_content"]
+    with scripted(tmp_path) as running:
+        whole = httpx.post(f"{running.url}/v1/chat/completions", json=ask("answer"), timeout=120).json()
+        message = whole["choices"][0]["message"]
+        assert message == {"role": "assistant", "content": "2 + 2 = 4.", "reasoning": "Simple arithmetic."}
+        streamed = httpx.post(f"{running.url}/v1/chat/completions", json=ask("answer", stream=True), timeout=120).text
+        assert '"reasoning":"Simple' in streamed
+        assert "reasoning_content" not in streamed
+        anthropic = {"model": "tiny", "max_tokens": 50, "metadata": {"user_id": "answer"}, "messages": USER}
+        blocks = httpx.post(f"{running.url}/v1/messages", json=anthropic, timeout=120).json()["content"]
+        assert [block["type"] for block in blocks] == ["thinking", "text"]
+        output = httpx.post(f"{running.url}/v1/responses", json={"input": "hi", **fields}, timeout=120).json()["output"]
+    thought = {k: v for k, v in output[0].items() if k != "content"}
+    result = {"type": "function_call_output", "call_id": output[1]["call_id"], "output": "21"}
+    fields["input"] = [{"role": "user", "content": "hi"}, thought, output[1], result]
+    with scripted(tmp_path) as running:
+        assert httpx.post(f"{running.url}/v1/responses", json=fields, timeout=120).status_code == 200
+    assert http.post("/v1/responses", json=fields).json()["error"]["code"] == "invalid_encrypted_content"
+
+
 def test_told_to_stop_it_stops_in_the_middle_of_a_reply(tmp_path: Path) -> None:
     with scripted(tmp_path) as running:
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)

@@ -373,7 +373,7 @@ def _tool_choice(choice: Any, toolbox: Toolbox) -> Any:
 def _named(choice: Mapping[str, Any], where: str, toolbox: Toolbox) -> Json:
     """A tool's name as chat's `tool_choice` has it."""
     kind = choice.get("type")
-    if kind in tools.TYPED:
+    if isinstance(kind, str) and kind in tools.TYPED:
         return {"type": "function", "function": {"name": toolbox.offered(kind)}}
     if kind not in ("function", "custom"):
         raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")

@@ -167,7 +167,7 @@ class Toolbox:
         self._by_offered: dict[str, Tool] = {}
         self._by_name: dict[tuple[str | None, str], Tool] = {}
         # A name in a namespace gives way to one outside.
-        self._plain = {tool.get("name") for tool in tools or () if tool.get("type") != "namespace"}
+        self._plain = [tool.get("name") for tool in tools or () if tool.get("type") != "namespace"]
         for i, tool in enumerate(tools or ()):
             self._add(tool, f"tools[{i}]")
 
@@ -188,14 +188,14 @@ class Toolbox:
             raise RequestError(f"{where}.type is not a string.", f"{where}.type", "invalid_type")
         if kind == "web_search" and "external_web_access" in tool:
             # Codex sends it so with every request, unasked: to refuse it would be to refuse Codex.
-            log.warning("%s: web_search, which this server does not run, was left out", where)
+            log.info("%s: web_search, which this server does not run, was left out", where)
             return
         self.echo.append({"parameters": None, "strict": None, **tool} if kind == "function" else dict(tool))
         if kind == "namespace":
             self._add_namespace(tool, where)
         elif kind in ("function", "custom"):
             self._offer(tool, where, None)
-        elif kind in TYPED and (tool.get("environment") or {"type": "local"}).get("type") == "local":
+        elif kind in TYPED and _is_local(tool.get("environment")):
             typed, name = TYPED[kind], self._free(kind)
             function = {"name": name, "description": typed.description, "parameters": typed.parameters}
             self._keep(Tool(kind, name, kind), {"type": "function", "function": function})
@@ -243,6 +243,11 @@ class Toolbox:
         while name in self._plain or name in self._by_offered:
             name += "_"
         return name
+
+
+def _is_local(environment: Any) -> bool:
+    """Whether a shell is the client's own, rather than a container of OpenAI's."""
+    return environment is None or (isinstance(environment, Mapping) and environment.get("type") == "local")
 
 
 def _joined(namespace: str, name: str) -> str:
