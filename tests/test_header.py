@@ -229,6 +229,11 @@ def test_to_inside_other_words_is_no_recipient_unless_it_names_a_function() -> N
     assert call("<|channel|>commentary??to=python.run")[0] == ["python.run"]
 
 
+def test_declared_tool_whose_name_holds_a_recipient() -> None:
+    names, _, issues = call("<|channel|>commentary to=a to=b to=functions.c", tools=["a to=b"])
+    assert (names, issues) == (["a to=b"], ["repeated_recipient"])
+
+
 def test_declared_tool_whose_name_begins_another() -> None:
     assert call("<|channel|>commentary to=functions.get_weather_now", tools=["get_weather"])[0] == ["get_weather_now"]
     assert call("<|channel|>commentary to=get weather", tools=["get", "get weather"])[0] == ["get weather"]
@@ -269,8 +274,9 @@ def test_to_functions_with_the_name_apart_and_a_type() -> None:
 
 @pytest.mark.parametrize("behind", [" json", " <|constrain|>json", "<|channel|>commentary"])
 def test_to_functions_without_a_name(behind: str) -> None:
-    names, (_, recipient, _), _ = call(f"<|channel|>commentary to=functions{behind}")
+    names, (_, recipient, _), issues = call(f"<|channel|>commentary to=functions{behind}")
     assert (names, recipient) == (["functions"], "functions")
+    assert "misplaced_recipient" not in issues
 
 
 # functions.NAME in another clause

@@ -341,6 +341,8 @@ def test_prose_that_begins_with_a_role_word_is_text(text: str, closer: str) -> N
         ("<|channel|>analysis<|channel|>Find it<|channel|>final<|channel|>Find it", "Find it", "Find it"),
         ("<|channel|>analysis<|channel|>T 1<|channel|>final<|message|>X", "T 1", "X"),
         ("<|channel|>analysis T 1<|channel|>final<|message|>X", "T 1", "X"),
+        ("<|channel|>analysis<|channel|>assistant Find<|channel|>final<|message|>X", None, "X"),
+        ("<|channel|>analysis<|channel|>assistant Find it<|channel|>final<|message|>X", "assistant Find it", "X"),
         ("<|channel|>analysis T<|channel|>analysis U<|channel|>final X", "T\nU", "X"),
         ("<|channel|>commentary I look.<|channel|>final<|message|>X", None, "I look.\nX"),
         ("<|channel|>analysis ?a=b&to=c<|channel|>final<|channel|>X", "?a=b&to=c", "X"),

@@ -61,7 +61,10 @@ def _serve(argv: Sequence[str]) -> int:
         from .llamacpp.server.run import main as serve
     except ImportError as error:
         return _complain(str(error), 1)
-    serve(argv)
+    try:
+        serve(argv)
+    except KeyboardInterrupt:  # while it is still being set up
+        return 130
     return 0
 
 

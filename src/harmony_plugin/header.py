@@ -561,8 +561,7 @@ def _later_spans(spans: list[Span], skip: int) -> Iterator[Span]:
     for begin, end in spans:
         taken = min(skip, end - begin)
         skip -= taken
-        if begin + taken < end:
-            yield begin + taken, end
+        yield begin + taken, end
 
 
 def loose_words(sections: Sections, explicit: bool) -> tuple[Span, ...]:

@@ -1,6 +1,11 @@
 """`python -m harmony_plugin.llamacpp`: the server."""
 
-from .server.run import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from .server.run import main
+
+        main()
+    except KeyboardInterrupt:  # while it is still being imported, or set up
+        sys.exit(130)

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import uvicorn
@@ -24,7 +24,7 @@ from .. import ProcessorFactory
 from . import about, stock
 from .app import create_app, create_engine
 from .engine import Engine, Progress
-from .settings import Chosen, Flags, SettingsError, complain, read_settings
+from .settings import Chosen, Flags, SettingsError, complain, read_settings, say
 
 __all__ = ["main"]
 
@@ -149,7 +149,7 @@ class _Server(uvicorn.Server):
         scheme = "https" if self.config.is_ssl else "http"
         port = sockets[0].getsockname()[1] if sockets else self.config.port
         for line in about.banner(self._engine, scheme, self.config.host, port, keyed=self._keyed):
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -199,15 +199,17 @@ def progress_on(stream: TextIO) -> Iterator[Progress]:
     except OSError:  # no real file: nobody looks
         yield lambda what, share: None
         return
-    with open(copy, "w", encoding=stream.encoding, errors="replace") as out:
-        console = Console(file=out)
-        if not console.is_terminal:
-            yield _Lines(out).show
+    try:
+        if not os.isatty(copy):
+            yield _Lines(copy).show
             return
-        columns = (TextColumn("loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Bars(*columns, console=console, transient=True) as bars:
-            bar = bars.add_task("the model", total=1.0)
-            yield lambda what, share: bars.update(bar, description=what, completed=share)
+        with open(copy, "w", encoding=stream.encoding, errors="replace", closefd=False) as out:
+            columns = (TextColumn("loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+            with Bars(*columns, console=Console(file=out), transient=True) as bars:
+                bar = bars.add_task("the model", total=1.0)
+                yield lambda what, share: bars.update(bar, description=what, completed=share)
+    finally:
+        os.close(copy)
 
 
 class _Lines:
@@ -215,7 +217,7 @@ class _Lines:
 
     PAUSE = 5.0
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: int) -> None:
         self._out = out
         self._next = 0.0
 
@@ -223,7 +225,9 @@ class _Lines:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self.PAUSE
-            print(f"loading {what}" + (f": {share:.0%}" if share else ""), file=self._out, flush=True)
+            line = f"loading {what}" + (f": {share:.0%}" if share else "") + "\n"
+            with suppress(OSError):  # as in `say`
+                os.write(self._out, line.encode("utf-8", "replace"))
 
 
 def _not_bound(chosen: Chosen, error: OSError) -> str:

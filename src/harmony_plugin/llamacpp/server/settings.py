@@ -10,6 +10,7 @@ This module knows nothing of requests or models in memory.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -36,6 +37,7 @@ __all__ = [
     "complain",
     "did_you_mean",
     "read_settings",
+    "say",
 ]
 
 
@@ -314,5 +316,11 @@ def _explain(error: ValidationError, config_file: str | None) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
-    print(f"harmony-plugin: {message}", file=sys.stderr)
+    """One line on standard error, that says whose it is."""
+    say(f"harmony-plugin: {message}")
+
+
+def say(line: str) -> None:
+    """One line on standard error. A disk that is full, or a reader that is gone, stops no server."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
