@@ -32,7 +32,7 @@ from .options import Options
 from .routing import Field, Route, Router, tool_names
 from .vocabulary import Vocabulary, harmony_vocabulary, vocabulary_of
 
-__all__ = ["Stream", "parse"]
+__all__ = ["Stream", "is_json", "parse"]
 
 _NO_PIECES: dict[int, str] = {}
 _DEFAULTS = Options()
@@ -56,7 +56,8 @@ def _repair(arguments: str) -> str:
     return mended if isinstance(mended, str) and mended else arguments
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Whether a call's arguments are JSON."""
     import json  # only calls need it: the core's import stays light
 
     try:
@@ -468,7 +469,7 @@ class Stream:
                 arguments = self._late_arguments("".join(self._held))
                 if out is not None:
                     out.append(Text("tool_call", arguments, call.index))
-            elif self._append is not _forget and not _is_json(text):
+            elif self._append is not _forget and not is_json(text):
                 self._issue("arguments_not_json", self._body_at)
             assert call.id is not None
             assert call.name is not None
@@ -489,7 +490,7 @@ class Stream:
         """The arguments of a call that were held to its end: there are none, or they want repair."""
         if not text or text.isspace():
             return "{}"
-        if _is_json(text):
+        if is_json(text):
             return text
         self._issue("arguments_repaired", self._body_at, text)
         return _repair(text)

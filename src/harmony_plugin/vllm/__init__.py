@@ -13,6 +13,8 @@ import multiprocessing
 import os
 import sys
 
+from ..errors import HarmonyError
+
 __all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
 
 #: The name for ``--reasoning-parser`` and ``--tool-call-parser``.
@@ -25,7 +27,7 @@ _PARSERS = "harmony_plugin.vllm.parsers"
 _FLAGS = ("--reasoning-parser", "--tool-call-parser")
 
 
-class UnsupportedVLLM(RuntimeError):
+class UnsupportedVLLM(HarmonyError, RuntimeError):
     """The running vLLM lacks something that the plugin builds on. The message names what, and what to do instead."""
 
     def __init__(self, missing: str) -> None:

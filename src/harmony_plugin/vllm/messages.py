@@ -10,7 +10,7 @@ from harmony_plugin import Delta, ToolCallDelta
 from . import seams
 from .settings import from_environment
 
-__all__ = ["Blocks", "added", "delta_message", "function_calls", "with_id"]
+__all__ = ["Blocks", "delta_message", "function_calls", "with_id"]
 
 _vllm = seams.load()
 _reasoning_content = from_environment().reasoning_content
@@ -121,31 +121,9 @@ class Blocks:
         return (text.removeprefix("\n") or None) if begins else text
 
 
-def added(first: Delta, last: Delta) -> Delta:
-    """Two deltas of one stream as one."""
-    if not last:
-        return first
-    if first.reasoning_content is not None:
-        last.reasoning_content = first.reasoning_content + (last.reasoning_content or "")
-    if first.content is not None:
-        last.content = first.content + (last.content or "")
-    if first.tool_calls:
-        last.tool_calls = first.tool_calls + last.tool_calls
-    return last
-
-
-def function_calls(deltas: Sequence[ToolCallDelta]) -> list[Any]:
-    """The calls that these pieces add up to."""
-    arguments: dict[int, list[str]] = {}
-    heads = []
-    for delta in deltas:
-        if delta.id is not None:
-            heads.append(delta)
-        arguments.setdefault(delta.index, []).append(delta.arguments)
-    return [
-        _vllm.FunctionCall(**with_id(head.id), name=head.name, arguments="".join(arguments[head.index]))
-        for head in heads
-    ]
+def function_calls(calls: Sequence[ToolCallDelta]) -> list[Any]:
+    """The calls of a whole reply."""
+    return [_vllm.FunctionCall(**with_id(call.id), name=call.name, arguments=call.arguments) for call in calls]
 
 
 def with_id(call: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from harmony_plugin import Delta, Options, Started, Stream
 from harmony_plugin.routing import Field
 
 from . import seams
-from .messages import Blocks, added, delta_message, function_calls, with_id
+from .messages import Blocks, delta_message, function_calls, with_id
 from .requests import (
     ended_by,
     has_structural_tag,
@@ -268,7 +268,7 @@ class _Splits:
         """A whole reply: a stream of one chunk."""
         splitter = self._open(request, self._prompt)
         logprobs = _logprobs_of(request, model_output_token_ids, splitter)
-        delta = added(splitter.feed(model_output_token_ids), splitter.finish())
+        delta = splitter.feed(model_output_token_ids) + splitter.finish()
         if logprobs is not None:
             logprobs[:] = splitter.lined_up
         self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
@@ -293,7 +293,7 @@ class _Splits:
             return delta_message(feed(delta_token_ids), self._reasons)
         splitter = self._splitter
         assert splitter is not None
-        delta = added(feed(delta_token_ids), self._told(splitter.finish()))
+        delta = feed(delta_token_ids) + self._told(splitter.finish())
         if self._logprobs is not None:
             self._logprobs += splitter.lined_up
         if splitter.cut_call:
@@ -527,7 +527,7 @@ def _logprobs_of(request: Any, ids: Sequence[int], splitter: Splitter) -> list[A
 def _whole(text: str, request: Any, options: Options) -> Delta:
     """A whole reply given as text."""
     stream = Stream(None, tool_names(getattr(request, "tools", None)), options)
-    return added(stream.feed(text), stream.finish())
+    return stream.feed(text) + stream.finish()
 
 
 def _reasoning_tokens(ids: Sequence[int], tokens: Tokens, options: Options, prompt: Sequence[int] | None = None) -> int:

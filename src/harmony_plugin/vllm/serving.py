@@ -24,6 +24,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from harmony_plugin.stream import is_json
+
 from . import seams
 from .engine_stops import on_detokenizers
 from .tokenizers import Tokens
@@ -247,7 +249,7 @@ def _whole_messages(original: Any) -> Any:
     def messages_full_converter(self: Any, generator: Any, *args: Any, **kwargs: Any) -> Any:
         choice = generator.choices[0]
         calls: Sequence[Any] = choice.message.tool_calls or ()
-        cut = isinstance(choice.stop_reason, str) and bool(calls) and not _is_json(calls[-1].function.arguments)
+        cut = isinstance(choice.stop_reason, str) and bool(calls) and not is_json(calls[-1].function.arguments)
         for call in calls:
             call.function.arguments = _as_object(call.function.arguments)
         message = original(self, generator, *args, **kwargs)
@@ -265,14 +267,6 @@ def _streamed_messages(original: Any) -> Any:
             yield event
 
     return message_stream_converter
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _as_object(arguments: str) -> str:
