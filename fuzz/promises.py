@@ -122,10 +122,13 @@ def _too_long(run: Run, first: bool) -> bool:
     return len(run.text) > _LIMIT - (80 if first else 0)
 
 
-def _last_clause(run: Run) -> str:
-    """A header's text behind its last ``<|channel|>``: in front of it, another may have stood for ``<|message|>``."""
+def _last_clause(run: Run, in_clause: bool) -> str:
+    """A header's text behind its last ``<|channel|>``: in front of it, another may have stood for ``<|message|>``.
+
+    ``in_clause``: the prompt held a ``<|channel|>`` of this header.
+    """
     channels = [place for place, (kind, _) in enumerate(run.parts) if kind == "channel"]
-    begin = channels[-1] if len(channels) > 1 else 0
+    begin = channels[-1] if len(channels) + in_clause > 1 else 0
     return "".join(words for kind, words in run.parts[begin:] if kind == "text")
 
 
@@ -149,7 +152,9 @@ def ink(texts: Sequence[str]) -> Counter[str]:
     return Counter(word for text in texts for word in INK.findall(text))
 
 
-def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysis: bool, repair: bool) -> None:
+def check_text(
+    output: str | Sequence[int], reply: Reply, in_body: bool, analysis: bool, repair: bool, in_clause: bool = False
+) -> None:
     """Promises 2 and 3 for one reply."""
     fields, issues = spoken(reply)
     in_fields, in_issues = ink(fields), ink(issues)
@@ -160,7 +165,7 @@ def check_text(output: str | Sequence[int], reply: Reply, in_body: bool, analysi
         words = ink([run.text])
         if run.place == "header" and not _too_long(run, number == 0):
             may += words
-            last = ink([_last_clause(run)])
+            last = ink([_last_clause(run, in_clause and number == 0)])
             for word in last:
                 if in_fields[word] > words[word] - last[word] and not any(
                     word in other.text for other in found if other is not run
@@ -299,14 +304,15 @@ def check(
     options = options or Options()
     settings: dict[str, Any] = {"prompt": prompt, "tools": tools, "options": options}
     reply = parse(output, **settings)
-    in_body = analysis = False
+    in_body = analysis = in_clause = False
     if prompt is not None:
         before = symbols(prompt)
         before = before[max((n for n, (kind, _) in enumerate(before) if kind == "start"), default=len(before)) :]
         kinds = [kind for kind, _ in before]
         in_body = "message" in kinds
+        in_clause = "channel" in kinds and not in_body
         analysis = in_body and _says_analysis(before[1 : kinds.index("message")])
-    check_text(output, reply, in_body, analysis, options.arguments == "repair")
+    check_text(output, reply, in_body, analysis, options.arguments == "repair", in_clause)
     whole = plain(reply)
     folded = whole[:3]
     for by_events in (False, True):

@@ -128,7 +128,6 @@ class Machine:
         # The clauses that are whole, and the one being read.
         self._sections: Sections = ()
         self._kind, self._text = START, ""
-        self._channels = 0
         self._role = role
         self._explicit = explicit
         self._implied = not explicit
@@ -178,7 +177,6 @@ class Machine:
             return
         self._sections = self._frozen()
         self._kind, self._text = kind, ""
-        self._channels += kind == CHANNEL
 
     def _channel_clause(self, text: str, offset: int, ids: int) -> None:
         self._clause(CHANNEL, offset)
@@ -245,6 +243,8 @@ class Machine:
 
     def _take_bodies_in_front(self, offset: int) -> None:
         """``<|channel|>`` stood in the place of ``<|message|>``: the messages in front of the last channel."""
+        if len(self._sections) == 2 and self._kind != CHANNEL:
+            return  # but one channel
         sections, begin = self._frozen(), 0
         role = self._read().role
         for end in bodies_in_front(sections, role, self._custom, self._declared):
@@ -260,7 +260,7 @@ class Machine:
             begin = end
 
     def _open_message(self, text: str, offset: int, ids: int) -> None:
-        if self._channels > 1:
+        if len(self._sections) > 1:
             self._take_bodies_in_front(offset)
         header = self._read()
         if self._implied:
@@ -294,7 +294,7 @@ class Machine:
 
     def _unopened(self, closed_by: int, offset: int) -> None:
         """A header that ends without ``<|message|>``, at a marker."""
-        if self._channels > 1:
+        if len(self._sections) > 1:
             self._take_bodies_in_front(offset)
         words = self._words()
         sections = self._frozen()
@@ -358,7 +358,7 @@ class Machine:
 
     def _too_long(self, offset: int) -> None:
         self._issue("header_too_long", self._offset)
-        if self._channels > 1:
+        if len(self._sections) > 1:
             self._take_bodies_in_front(offset)
         header = self._read()
         if self._is_foreign(header) or (header.addressed and not header.wordy):
@@ -374,7 +374,7 @@ class Machine:
             self._held = [words]
 
     def _end_of_output(self, offset: int) -> None:
-        if self._channels > 1:
+        if len(self._sections) > 1:
             self._take_bodies_in_front(offset)
         words = self._words()
         sections = self._frozen()

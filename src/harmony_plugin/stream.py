@@ -169,28 +169,29 @@ class Stream:
             RuntimeError: the stream is finished. TypeError: neither text nor ids, or not what came before.
         """
         try:
-            # One id of plain text in an open body, the common case by far: nothing to decide.
-            piece = self._clean.get(chunk[0]) if len(chunk) == 1 else None  # type: ignore[arg-type]
-        except (TypeError, KeyError):
+            if len(chunk) == 1:
+                # One id of plain text in an open body, the common case by far: nothing to decide.
+                piece = self._clean.get(chunk[0])  # type: ignore[arg-type]
+                if piece is not None:
+                    mode = self._mode
+                    if mode:
+                        self._fast += 1
+                        self._append(piece)
+                        delta: Delta = BareDelta()
+                        if mode == _REASONING:
+                            delta.reasoning_content = piece
+                            delta.content = None
+                            delta.tool_calls = ()
+                        elif mode == _CONTENT:
+                            delta.reasoning_content = None
+                            delta.content = piece
+                            delta.tool_calls = ()
+                        else:
+                            delta.reasoning_content = delta.content = None
+                            delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
+                        return delta
+        except (TypeError, KeyError):  # from the look at the chunk: nothing else there can raise them
             raise _no_chunk(chunk) from None
-        if piece is not None:
-            mode = self._mode
-            if mode:
-                self._fast += 1
-                self._append(piece)
-                delta: Delta = BareDelta()
-                if mode == _REASONING:
-                    delta.reasoning_content = piece
-                    delta.content = None
-                    delta.tool_calls = ()
-                elif mode == _CONTENT:
-                    delta.reasoning_content = None
-                    delta.content = piece
-                    delta.tool_calls = ()
-                else:
-                    delta.reasoning_content = delta.content = None
-                    delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
-                return delta
         return self._fold(self.feed_events(chunk))
 
     def finish(self) -> Delta:
