@@ -483,7 +483,7 @@ def test_the_body_behind_a_header_without_message(
     sections: list[tuple[int, str]], before: str, behind: str, written: str | None
 ) -> None:
     body = body_behind(tuple(sections))
-    assert body[:3] == (before, behind, written)
+    assert (body.before, body.written) == (before, written)
     joined = "".join(text for _, text in sections)
     assert "".join(joined[begin:end] for begin, end in body.spans) == behind
 

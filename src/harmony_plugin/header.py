@@ -101,6 +101,11 @@ class Header(NamedTuple):
         """Whether the message is for somebody but the model itself."""
         return self.recipient is not None and self.recipient not in NOBODY
 
+    @property
+    def bare_call(self) -> bool:
+        """Whether it is nothing but the header of a call: without a ``<|message|>``, the call never came."""
+        return self.addressed and not self.wordy
+
 
 def is_mark(text: str) -> bool:
     """Whether text is white space or punctuation alone."""
@@ -523,7 +528,6 @@ class Body(NamedTuple):
     """
 
     before: str
-    text: str
     written: str | None
     spans: tuple[Span, ...]
     channel: str | None
@@ -534,11 +538,11 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> Body:
     channel = written = None
     number, end = 0, 0
     clauses = list(_channels(sections, custom))
-    if any(clause.known for _, clause in clauses) or not _ROLE_AND_CHANNEL.match(sections[0][1]):
-        for place, clause in clauses:
-            number, end, channel, written = place, clause.end, clause.channel, clause.written
-    if written is None and (match := _ROLE_AND_CHANNEL.match(sections[0][1])):  # it stands in the place of the role
-        end, channel = match.end(), match[1]
+    in_role = _ROLE_AND_CHANNEL.match(sections[0][1])
+    if in_role and not any(clause.known for _, clause in clauses):
+        end, channel = in_role.end(), in_role[1]
+    elif clauses:
+        number, (channel, written, end, _) = clauses[-1]
     begin = sum(len(text) for _, text in sections[:number])
     spans: list[Span] = []
     for place, (kind, text) in enumerate(sections[number:]):
@@ -553,7 +557,7 @@ def body_behind(sections: Sections, custom: tuple[str, ...] = ()) -> Body:
     skip = bare.end() if bare else 0
     skip = _GAP.match(behind, skip).end()  # type: ignore[union-attr]  # it matches no space, too
     words = [_without_format(word) for _, text in sections[:number] for word in text.split()]
-    return Body(" ".join(filter(None, words)), behind[skip:], written, tuple(_later_spans(spans, skip)), channel)
+    return Body(" ".join(filter(None, words)), written, tuple(_later_spans(spans, skip)), channel)
 
 
 def _later_spans(spans: list[Span], skip: int) -> Iterator[Span]:

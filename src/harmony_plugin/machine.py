@@ -307,8 +307,7 @@ class Machine:
         header = self._read()
         if self._is_foreign(header):
             self._issue("foreign_role", self._offset, words)
-        elif header.addressed and not header.wordy:
-            # A call that never came.
+        elif header.bare_call:
             self._issue("missing_message", self._offset, words)
         elif self._says_channel(header):
             self._message_behind(header, closed_by != START, offset)
@@ -361,7 +360,7 @@ class Machine:
         if len(self._sections) > 1:
             self._take_bodies_in_front(offset)
         header = self._read()
-        if self._is_foreign(header) or (header.addressed and not header.wordy):
+        if self._is_foreign(header) or header.bare_call:
             # Not a call, nobody's text: the rest of it goes where its words go, to an issue.
             words = self._words()
             self._open(header._replace(target="issue", issues=()), self._offset)
@@ -390,7 +389,7 @@ class Machine:
             header = self._read()
             if self._is_foreign(header):
                 self._issue("foreign_role", self._offset, words)
-            elif header.addressed and not header.wordy:
+            elif header.bare_call:
                 self._issue("incomplete_header", self._offset, words)
             elif self._says_channel(header):
                 self._message_behind(header, False, offset)
