@@ -227,26 +227,30 @@ def test_tool_loop_of_messages(server: Any, run: Run) -> None:
 # Structured output
 
 
-@pytest.mark.parametrize("api", ["chat", "responses"])
-def test_json_schema_keeps_reasoning(api: Api, server: Any, run: Run) -> None:
-    script = Script(
-        tuple(
-            encode(
-                REASONING
-                + '<|channel|>final <|constrain|>json<|message|>{"answer": "yes", NOT JSON "count": 7}<|return|>'
-            )
+#: Words that the schema forbids, for the grammar to leave out.
+FORMATTED = Script(
+    tuple(
+        encode(
+            REASONING + '<|channel|>final <|constrain|>json<|message|>{"answer": "yes", NOT JSON "count": 7}<|return|>'
         )
     )
+)
+
+
+def in_format(api: Api) -> dict[str, Any]:
+    """Options that ask for a reply by `SCHEMA`."""
     schema = {"name": "answer", "schema": SCHEMA, "strict": True}
-    options: dict[str, Any]
+    if api == "messages":
+        return {"extra": {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}, "max_tokens": 200}
     if api == "chat":
-        options = {
-            "response_format": {"type": "json_schema", "json_schema": schema},
-            "max_completion_tokens": 200,
-        }
-    else:
-        options = {"text": {"format": {"type": "json_schema", **schema}}, "max_output_tokens": 200}
-    tolds = both(run, server.url, lambda c, stream: c.ask(api, script, stream=stream, **options))
+        return {"response_format": {"type": "json_schema", "json_schema": schema}, "max_completion_tokens": 200}
+    return {"text": {"format": {"type": "json_schema", **schema}}, "max_output_tokens": 200}
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_json_schema_keeps_reasoning(api: Api, server: Any, run: Run) -> None:
+    options = in_format(api)
+    tolds = both(run, server.url, lambda c, stream: c.ask(api, FORMATTED, stream=stream, **options))
     for told in tolds:
         assert told.reasoning == "Let me think."
         assert json.loads(told.content or "") == {"answer": "yes", "count": 7}
@@ -257,30 +261,12 @@ def test_json_schema_keeps_reasoning(api: Api, server: Any, run: Run) -> None:
 @pytest.mark.parametrize("api", APIS)
 def test_calls_are_possible_beside_a_format(api: Api, server: Any, run: Run) -> None:
     """An agent with an output type calls its tools; the answer follows the format all the same."""
-    answer = Script(
-        tuple(
-            encode(
-                REASONING
-                + '<|channel|>final <|constrain|>json<|message|>{"answer": "yes", NOT JSON "count": 7}<|return|>'
-            )
-        )
-    )
-    schema = {"name": "answer", "schema": SCHEMA, "strict": True}
-    options: dict[str, Any] = {"tools": [WEATHER], "tool_choice": {"type": "auto"} if api == "messages" else "auto"}
-    if api == "messages":
-        output = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
-        options |= {"extra": output, "max_tokens": 200}
-    elif api == "chat":
-        options |= {
-            "response_format": {"type": "json_schema", "json_schema": schema},
-            "max_completion_tokens": 200,
-        }
-    else:
-        options |= {"text": {"format": {"type": "json_schema", **schema}}, "max_output_tokens": 200}
+    choice: Any = {"type": "auto"} if api == "messages" else "auto"
+    options = {**in_format(api), "tools": [WEATHER], "tool_choice": choice}
     for told in both(run, server.url, lambda c, stream: c.ask(api, CALL, stream=stream, **options)):
         assert told.fields == ("Let me think.", None, [("get_weather", '{"city": "Rome"}')])
         assert told.finish == {"chat": "tool_calls", "responses": "completed", "messages": "tool_use"}[api]
-    for told in both(run, server.url, lambda c, stream: c.ask(api, answer, stream=stream, **options)):
+    for told in both(run, server.url, lambda c, stream: c.ask(api, FORMATTED, stream=stream, **options)):
         assert (told.reasoning, told.tool_calls) == ("Let me think.", [])
         assert json.loads(told.content or "") == {"answer": "yes", "count": 7}
 
