@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from openai_harmony import Role, StreamableParser
 
 from harmony_plugin import Options, Stream, parse
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core import harmony_encoding
 
 LENGTHS = (1_000, 10_000, 100_000)
 PROSE = (

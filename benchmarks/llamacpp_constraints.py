@@ -24,10 +24,10 @@ import llama_cpp
 import talking_model
 from llamacpp_servers import RECORDS, STRING, as_openai
 
+from harmony_plugin.core import harmony_encoding
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.script import Replay
 from harmony_plugin.llamacpp import HarmonyChatHandler
-from harmony_plugin.vocabulary import harmony_encoding
 
 LENGTH = 300
 MESSAGES = [{"role": "user", "content": "hi"}]

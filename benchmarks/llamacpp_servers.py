@@ -44,8 +44,8 @@ import llama_server
 import psutil
 import talking_model
 
+from harmony_plugin.core import harmony_encoding
 from harmony_plugin.demo.process import ServerProcess
-from harmony_plugin.vocabulary import harmony_encoding
 
 CONTEXT = 16_384
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import openai_harmony as library
 
 from harmony_plugin import Message, Reply, parse
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core import harmony_encoding
 
 CASES = Path(__file__).resolve().parent.parent / "tests" / "cases" / "split.jsonl"
 

@@ -20,7 +20,7 @@ from canitoolcall.fixtures import Fixture
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult
 
 from harmony_plugin import Dialect, Stream, parse
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core import harmony_encoding
 
 ROOT = Path(__file__).resolve().parent.parent
 RETURN, CALL = 200_002, 200_012

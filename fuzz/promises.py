@@ -27,7 +27,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from harmony_plugin import CODES, Delta, Ended, HarmonyParseError, Options, Reply, Started, Stream, Text, parse
-from harmony_plugin.issues import BY_SETTING
+from harmony_plugin.core import BY_SETTING
 
 from .transcript import MARKER, cuts
 from .vocabulary import KIND_OF, SPECIAL, SPELLED, piece

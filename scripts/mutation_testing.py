@@ -43,7 +43,7 @@ SLOW = ("test_cases.py", "test_properties.py")
 SECONDS = 60  # a mutant that loops for ever
 _CONFIGURATION = """
 [cosmic-ray]
-module-path = "src/harmony_plugin/{module}.py"
+module-path = "src/harmony_plugin/core/{module}.py"
 timeout = {timeout}
 excluded-modules = []
 test-command = "{python} -S -E {script} --ask {socket} {tests}"
@@ -181,7 +181,7 @@ def run(module: str, folder: Path, share: float, seed: int) -> list[tuple[str, i
         for item, result in alive:
             mutation = item["mutations"][0]
             arguments = (mutation["module_path"], mutation["operator_name"], str(mutation["occurrence"]))
-            source = folder / "src" / "harmony_plugin" / f"{module}.py"
+            source = folder / "src" / "harmony_plugin" / "core" / f"{module}.py"
             before = source.read_text()
             try:
                 cosmic_ray("cosmic-ray", "apply", *arguments)

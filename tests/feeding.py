@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from harmony_plugin import Delta, HarmonyParseError, Issue, Options, Reply, Stream, ToolCall, parse
-from harmony_plugin.issues import BY_SETTING
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core.issues import BY_SETTING
+from harmony_plugin.core.vocabulary import harmony_encoding
 
 Chunk = str | Sequence[int]
 

@@ -6,7 +6,7 @@ import pytest
 
 from feeding import check_chunks, codes, encode, fields, texts
 from harmony_plugin import Dialect, Options, parse
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core.vocabulary import harmony_encoding
 
 RAW = (
     "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.f "

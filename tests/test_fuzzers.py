@@ -16,7 +16,7 @@ from fuzz.promises import Broken, check, check_text
 from fuzz.transcript import to_ids
 
 from harmony_plugin import Delta, Issue, Reply, Stream, parse
-from harmony_plugin.events import Text
+from harmony_plugin.core.events import Text
 
 SIZE = 250
 

@@ -15,7 +15,7 @@ import pytest
 
 from feeding import encode
 from harmony_plugin import Options, Stream
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core.vocabulary import harmony_encoding
 
 MILLION = 1_000_000
 ANALYSIS = encode("<|channel|>analysis<|message|>")

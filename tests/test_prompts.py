@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harmony_plugin.errors import RequestError
+from harmony_plugin import RequestError
 from harmony_plugin.prompts import REASONING_EFFORTS, PromptOptions, Prompts, render_prompt
 
 harmony = pytest.importorskip("openai_harmony")
@@ -561,7 +561,7 @@ def test_messages_are_the_librarys_to_the_id(prompts: Prompts, one: str, other: 
 
 
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harmony_plugin.prompts.CACHED_IDS", 500)
+    monkeypatch.setattr("harmony_plugin.prompts.render.CACHED_IDS", 500)
     prompts = Prompts(PromptOptions(current_date="2026-01-02"))
     for n in range(200):
         prompts.render([{"role": "user", "content": f"message number {n}"}])

@@ -16,7 +16,7 @@ from openai_harmony import Role, StreamableParser, TextContent
 
 from feeding import check_chunks, check_strict, codes, cut, encode, encode_plain, fields, signs
 from harmony_plugin import CODES, Dialect, Options, Reply, Vocabulary, parse
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core.vocabulary import harmony_encoding
 
 MARKERS = [marker for kind, marker in Dialect().markers.items() if kind != "endoftext"]
 TOOLS = ["get_weather", "say hello", "mcp.search", "json"]

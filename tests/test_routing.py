@@ -6,8 +6,8 @@ import pytest
 
 from feeding import codes, feed, fields, split, texts
 from harmony_plugin import Options
-from harmony_plugin.header import Header
-from harmony_plugin.routing import Route, Router, tool_names
+from harmony_plugin.core.header import Header
+from harmony_plugin.core.routing import Route, Router, tool_names
 
 CHANNELS = ("analysis", "commentary", "final")
 CHAT_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}

@@ -9,10 +9,10 @@ import pytest
 
 from feeding import Total, encode, encode_plain
 from harmony_plugin import Ended, Options, Started, Stream, Text
-from harmony_plugin.attribution import ContentTokens
-from harmony_plugin.events import Joiner
-from harmony_plugin.stops import StopStrings
-from harmony_plugin.vocabulary import harmony_vocabulary
+from harmony_plugin.core.attribution import ContentTokens
+from harmony_plugin.core.events import Joiner
+from harmony_plugin.core.stops import StopStrings
+from harmony_plugin.core.vocabulary import harmony_vocabulary
 from stopping import STOPPING, Stopping
 
 TOOLS = ["get_weather"]

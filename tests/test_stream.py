@@ -36,7 +36,7 @@ from harmony_plugin import (
     Vocabulary,
     parse,
 )
-from harmony_plugin.options import Target
+from harmony_plugin.core.options import Target
 
 CALL = "<|start|>assistant<|channel|>commentary to=functions.{} <|constrain|>json<|message|>{}<|call|>"
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
@@ -376,7 +376,7 @@ def test_reasoning_tokens_of_builtin_calls_on_analysis() -> None:
 
 
 def test_issue_codes_are_documented() -> None:
-    folder = Path(harmony_plugin.__file__).parent
+    folder = Path(harmony_plugin.__file__).parent / "core"
     source = "".join(
         (folder / f"{name}.py").read_text() for name in ("header", "machine", "routing", "stream", "vocabulary")
     )

@@ -13,7 +13,7 @@ import pytest
 
 from feeding import without_call_ids
 from harmony_plugin import Reply, Stream, Vocabulary, parse
-from harmony_plugin.vocabulary import harmony_encoding
+from harmony_plugin.core.vocabulary import harmony_encoding
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

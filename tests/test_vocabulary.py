@@ -10,8 +10,8 @@ import pytest
 
 from feeding import encode
 from harmony_plugin import Delta, Dialect, Options, Stream, Vocabulary, parse
-from harmony_plugin import vocabulary as module
-from harmony_plugin.vocabulary import Special, harmony_encoding, harmony_vocabulary
+from harmony_plugin.core import vocabulary as module
+from harmony_plugin.core.vocabulary import Special, harmony_encoding, harmony_vocabulary
 
 PIECES = {1: b"a", 2: "é".encode()[:1], 3: "é".encode()[1:], 5: b"\xff", 200013: b"<|odd|>"}
 

@@ -4,14 +4,30 @@ The core: no I/O, no server, no dependencies. `parse` for a whole reply, `Stream
 `harmony_plugin.prompts` builds prompts, `harmony_plugin.vllm` and `harmony_plugin.llamacpp` serve.
 """
 
-from .dialect import Dialect
-from .errors import HarmonyError, RequestError
-from .events import Delta, Ended, Event, Message, Reply, Started, Text, ToolCall, ToolCallDelta
-from .issues import CODES, Code, HarmonyParseError, Issue
-from .options import Options, Target
-from .routing import Field
-from .stream import Stream, parse
-from .vocabulary import Vocabulary
+from .core import (
+    CODES,
+    Code,
+    Delta,
+    Dialect,
+    Ended,
+    Event,
+    Field,
+    HarmonyError,
+    HarmonyParseError,
+    Issue,
+    Message,
+    Options,
+    Reply,
+    RequestError,
+    Started,
+    Stream,
+    Target,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    Vocabulary,
+    parse,
+)
 
 #: Everything public, and nothing else is: a test holds this list and the signatures.
 __all__ = [

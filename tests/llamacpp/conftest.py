@@ -13,10 +13,10 @@ import pytest
 llama_cpp = pytest.importorskip("llama_cpp")
 
 from harmony_plugin import Options  # noqa: E402
+from harmony_plugin.core.vocabulary import harmony_encoding  # noqa: E402
 from harmony_plugin.demo.model import build_model  # noqa: E402
 from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler  # noqa: E402
 from harmony_plugin.prompts import PromptOptions  # noqa: E402
-from harmony_plugin.vocabulary import harmony_encoding  # noqa: E402
 
 USER = {"role": "user", "content": "hi"}
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from harmony_plugin import parse
+from harmony_plugin import RequestError, parse
 from harmony_plugin.demo.model import build_model
-from harmony_plugin.errors import RequestError
 from stopping import STOPPING, Stopping
 
 from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
@@ -155,7 +154,7 @@ def test_split_cases_through_the_real_decode_loop(case: dict[str, Any], say: Any
 
 
 def harmony_encoding_of_segments(segments: list[tuple[str, str]]) -> list[int]:
-    from harmony_plugin.vocabulary import harmony_encoding
+    from harmony_plugin.core.vocabulary import harmony_encoding
 
     ids: list[int] = []
     for kind, text in segments:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from harmony_plugin import Options
-from harmony_plugin.errors import RequestError
+from harmony_plugin import Options, RequestError
 from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler
 
 from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
@@ -236,7 +235,7 @@ def test_names_that_hold_anything(say: Any) -> None:
 
 
 def llama_ids(text: str) -> list[int]:
-    from harmony_plugin.vocabulary import harmony_encoding
+    from harmony_plugin.core.vocabulary import harmony_encoding
 
     return list(harmony_encoding().encode(text, disallowed_special=()))
 

@@ -12,12 +12,13 @@ import pytest
 
 pytest.importorskip("llama_cpp")
 
-from harmony_plugin.errors import RequestError
+from harmony_plugin import RequestError
+from harmony_plugin.api import messages, responses
+from harmony_plugin.api.request import ChatRequest
+from harmony_plugin.api.tools import Toolbox
 from harmony_plugin.llamacpp import Defaults
-from harmony_plugin.llamacpp.request import ChatRequest
-from harmony_plugin.llamacpp.server import chat, messages, responses
+from harmony_plugin.llamacpp.server import chat
 from harmony_plugin.llamacpp.server.store import Seal, Store
-from harmony_plugin.llamacpp.server.tools import Toolbox
 from harmony_plugin.prompts import Prompts
 
 FUNCTION = {

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from harmony_plugin.errors import RequestError
+from harmony_plugin import RequestError
 from harmony_plugin.llamacpp import Usage
 from harmony_plugin.llamacpp.server import about
 from harmony_plugin.llamacpp.server.context import Context, Facts

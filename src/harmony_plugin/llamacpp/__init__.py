@@ -3,9 +3,9 @@
 Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `ImportError`.
 """
 
+from ..api.defaults import Defaults
 from ._compat import register as _register
 from .chat import HarmonyChatHandler, ProcessorFactory, Usage
-from .settings import Defaults
 
 __all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory", "Usage"]
 

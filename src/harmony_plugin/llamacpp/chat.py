@@ -18,14 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 from .. import Delta, Dialect, Options, Reply, Stream, ToolCall
-from ..errors import RequestError
+from ..api.defaults import Defaults
+from ..api.request import ChatRequest, ContextOverflow
+from ..core import RequestError, Vocabulary, vocabulary_of
 from ..prompts import PromptOptions, Prompts, custom_input
-from ..vocabulary import Vocabulary, vocabulary_of
 from ._compat import Engine, Processor, stock_defaults
 from .constraints import Allowed, Constraint, Grammars
 from .generation import Generation, Opening, TokenLogprob
-from .request import ChatRequest, ContextOverflow
-from .settings import Defaults
 
 __all__ = ["HarmonyChatHandler", "ProcessorFactory", "Usage"]
 

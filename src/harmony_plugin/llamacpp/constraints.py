@@ -22,13 +22,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Options
-from ..errors import RequestError
+from ..core import RequestError
 from ..prompts import referenced
 from ._compat import Only, Without
 
 if TYPE_CHECKING:
+    from ..api.request import ChatRequest, Tool
     from ._compat import Engine
-    from .request import ChatRequest, Tool
 
 __all__ = ["Allowed", "Constraint", "Grammars"]
 

@@ -12,14 +12,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Delta, Stream
-from ..attribution import ContentTokens
-from ..events import Event, Joiner
-from ..stops import StopStrings
+from ..core import ContentTokens, Event, Joiner, StopStrings
 from ._compat import Engine, Processor, Processors
 
 if TYPE_CHECKING:
+    from ..api.request import ChatRequest
     from .constraints import Constraint
-    from .request import ChatRequest
 
 __all__ = ["Cancelled", "Generation", "TokenLogprob"]
 

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 
-from ..errors import HarmonyError
+from ..core import HarmonyError
 
 __all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from harmony_plugin import Delta, Options, Started, Stream
-from harmony_plugin.routing import Field
+from harmony_plugin.core import Field
 
 from . import seams
 from .messages import Blocks, delta_message, function_calls, with_id

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harmony_plugin import Ended, Started, Text
-from harmony_plugin.events import Event
+from harmony_plugin.core import Event
 
 __all__ = ["SegmentMaker"]
 

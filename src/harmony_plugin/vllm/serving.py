@@ -24,7 +24,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from harmony_plugin.stream import is_json
+from harmony_plugin.core import is_json
 
 from . import seams
 from .engine_stops import on_detokenizers

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast, get_args
 
 from harmony_plugin import Dialect, Options
-from harmony_plugin.options import Target
+from harmony_plugin.core import Target
 
 __all__ = ["REQUEST_KEY", "Settings", "for_request", "from_environment"]
 

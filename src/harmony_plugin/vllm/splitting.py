@@ -14,11 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from harmony_plugin import Delta, Options, Stream
-from harmony_plugin.attribution import ContentTokens
-from harmony_plugin.events import Event, Joiner
-from harmony_plugin.routing import Field
-from harmony_plugin.stops import StopStrings
-from harmony_plugin.vocabulary import Special, Vocabulary
+from harmony_plugin.core import ContentTokens, Event, Field, Joiner, Special, StopStrings, Vocabulary
 
 __all__ = ["NO_STOP", "Plan", "Splitter", "Stop"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harmony_plugin import Dialect, Options
-from harmony_plugin.vocabulary import Vocabulary, harmony_vocabulary
+from harmony_plugin.core import Vocabulary, harmony_vocabulary
 
 from .settings import Settings
 

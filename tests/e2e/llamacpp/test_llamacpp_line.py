@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from harmony_plugin import RequestError
+from harmony_plugin.api.errors import Busy
 from harmony_plugin.demo.model import build_model
-from harmony_plugin.errors import RequestError
 from harmony_plugin.llamacpp.server.engine import Engine, Line
-from harmony_plugin.llamacpp.server.errors import Busy
 from harmony_plugin.llamacpp.server.settings import ModelSettings
 from harmony_plugin.llamacpp.server.store import Seal, Store, Stored
 

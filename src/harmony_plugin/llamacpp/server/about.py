@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ...errors import RequestError
+from ...core import RequestError
 from ...versions import versions
 from .context import gib
 from .engine import Engine

@@ -27,15 +27,16 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ... import __version__
-from ...errors import RequestError
+from ...api import errors, messages, responses
+from ...api.tools import Toolbox
+from ...core import RequestError
 from .. import HarmonyChatHandler, ProcessorFactory
-from . import about, chat, errors, messages, responses, stock
+from . import about, chat, stock
 from .engine import Engine, Generation
 from .metrics import Metrics
 from .record import Record
 from .settings import ModelSettings, ServerSettings
 from .store import Seal, Store, Stored
-from .tools import Toolbox
 
 __all__ = ["create_app", "create_engine"]
 

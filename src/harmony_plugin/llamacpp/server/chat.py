@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from ...errors import RequestError
+from ...core import RequestError
 from .. import HarmonyChatHandler, Usage
 from .engine import Call
 

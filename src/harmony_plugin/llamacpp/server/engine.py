@@ -24,10 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from ...errors import RequestError
+from ...api.errors import Busy
+from ...core import RequestError
 from . import stock
 from .context import Context, Facts, Memory, choose, gib
-from .errors import Busy
 
 __all__ = ["Engine", "Generation", "Line", "Loaded", "Progress"]
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from ...errors import RequestError
+from ...core import RequestError
 from .. import Usage
 from .engine import Generation
 

@@ -23,9 +23,9 @@ from typing import Any, Literal, NoReturn, Optional
 
 from pydantic import Field, ValidationError
 
+from ...api.defaults import Defaults
 from ...prompts import REASONING_EFFORTS
 from ...versions import VersionFlag
-from ..settings import Defaults
 from . import stock
 
 __all__ = [

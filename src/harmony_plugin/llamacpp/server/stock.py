@@ -22,7 +22,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from ...errors import RequestError
+from ...core import RequestError
 from .context import Facts
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from ...errors import RequestError
+from ...core import RequestError
 
 __all__ = ["Seal", "Store", "Stored"]
 

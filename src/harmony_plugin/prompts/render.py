@@ -18,9 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .dialect import Dialect
-from .errors import RequestError
-from .vocabulary import harmony_encoding
+from ..core import Dialect, RequestError, harmony_encoding
 
 if TYPE_CHECKING:
     import openai_harmony as harmony

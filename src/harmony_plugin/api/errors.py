@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...errors import RequestError
-from ..request import ContextOverflow
-from .settings import did_you_mean
+from ..core import RequestError
+from ..llamacpp.server.settings import did_you_mean
+from .request import ContextOverflow
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

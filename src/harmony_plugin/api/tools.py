@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from ...errors import RequestError
+from ..core import RequestError
 
 __all__ = ["Tool", "Toolbox", "anthropic_function"]
 

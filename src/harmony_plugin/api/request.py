@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import RequestError
+from ..core import RequestError
 from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_function, tool_name
-from .settings import Defaults
+from .defaults import Defaults
 
 __all__ = ["ChatRequest", "ContextOverflow", "Tool"]
 

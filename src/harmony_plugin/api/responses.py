@@ -17,8 +17,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import RequestError
-from ...prompts import content_text
+from ..core import RequestError
+from ..prompts import content_text
 from . import tools
 from .errors import from_validation
 from .tools import Toolbox

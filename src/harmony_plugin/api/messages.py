@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import RequestError
-from ...prompts import placeholder
+from ..core import RequestError
+from ..prompts import placeholder
 from .errors import ThreadsUnsupported, from_validation
 from .tools import anthropic_function
 

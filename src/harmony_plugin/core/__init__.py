@@ -1,0 +1,49 @@
+"""The core: chunks of what the model writes in, events out. Standard library only; no I/O, no server, no clock.
+
+What other rooms use of it is named here; they import nothing from the modules behind.
+"""
+
+from .attribution import ContentTokens
+from .dialect import Dialect
+from .errors import HarmonyError, RequestError
+from .events import Delta, Ended, Event, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
+from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
+from .options import Options, Target
+from .routing import Field
+from .stops import StopStrings
+from .stream import Stream, is_json, parse
+from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_vocabulary, vocabulary_of
+
+__all__ = [
+    "BY_SETTING",
+    "CODES",
+    "Code",
+    "ContentTokens",
+    "Delta",
+    "Dialect",
+    "Ended",
+    "Event",
+    "Field",
+    "HarmonyError",
+    "HarmonyParseError",
+    "Issue",
+    "Joiner",
+    "Message",
+    "Options",
+    "Reply",
+    "RequestError",
+    "Special",
+    "Started",
+    "StopStrings",
+    "Stream",
+    "Target",
+    "Text",
+    "ToolCall",
+    "ToolCallDelta",
+    "Vocabulary",
+    "harmony_encoding",
+    "harmony_vocabulary",
+    "is_json",
+    "parse",
+    "vocabulary_of",
+]
