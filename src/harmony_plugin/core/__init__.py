@@ -8,6 +8,7 @@ from .deltas import Delta, Joiner, Reply, ToolCall
 from .dialect import Dialect
 from .errors import HarmonyError, RequestError
 from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
+from .header import spellings
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
 from .stops import StopStrings
@@ -49,5 +50,6 @@ __all__ = [
     "harmony_vocabulary",
     "is_json",
     "parse",
+    "spellings",
     "vocabulary_of",
 ]
