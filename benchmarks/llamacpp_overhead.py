@@ -20,7 +20,7 @@ from typing import Any
 import llama_cpp
 import talking_model
 
-from harmony_plugin.llamacpp import HarmonyChatHandler, _compat
+from harmony_plugin.llamacpp import HarmonyChatHandler, engine
 
 SAMPLING: dict[str, Any] = {"temp": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -56,7 +56,7 @@ class Masks:
     def __init__(self) -> None:
         self.spent = 0.0
         self.calls = 0
-        for owner, name in ((_compat.Shortcut, "_apply"), (_compat.Processors, "_run")):
+        for owner, name in ((engine.Shortcut, "_apply"), (engine.Processors, "_run")):
             setattr(owner, name, self._timed(getattr(owner, name)))
 
     def _timed(self, apply: Callable[..., Any]) -> Callable[..., Any]:

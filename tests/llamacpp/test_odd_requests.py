@@ -176,9 +176,9 @@ def read_chat(body: Any) -> None:
 def read_responses(body: Any) -> None:
     asked = responses.resolve(responses.check(body), Store(1).item)
     toolbox = Toolbox(asked.tools)
-    read_chat(responses.to_chat(asked, toolbox, (), Seal(None).open)[0])
+    read_chat(responses.to_chat(asked, toolbox, (), Seal(None).open))
     responses.input_items(asked)
-    json.dumps(responses.Translation(asked, "m", toolbox).response)
+    json.dumps(responses.ResponseWriter(asked, "m", toolbox).response)
 
 
 def read_messages(body: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler, _compat
+from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler, engine
 from harmony_plugin.prompts import PromptOptions
 
 from .conftest import USER, llama_cpp
@@ -49,12 +49,12 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The shortcuts that were taken."""
     made: list[Any] = []
 
-    class Seen(_compat.Shortcut):
+    class Seen(engine.Shortcut):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(_compat, "Shortcut", Seen)
+    monkeypatch.setattr(engine, "Shortcut", Seen)
     return made
 
 

@@ -1,28 +1,30 @@
-"""Anthropic's Messages API in terms of OpenAI's chat API: blocks to messages on the way in, chunks to blocks and
-events on the way out.
+"""Anthropic's Messages API: blocks to chat messages on the way in, a reply's pieces to blocks and events on the way
+out.
 
-Pure translation: no HTTP, no engine, no Harmony. A whole reply is one chunk through the same `Translation` that
-streams. Source: Anthropic's API reference and the types of its Python client, against which the tests check every
-block and event. gpt-oss always reasons: its reasoning is returned as thinking blocks unless the request says
-`thinking: disabled`, and what the client sends back of it is shown to the model again. `tools` knows the tools that the
-API defines by type.
+Pure translation: no HTTP, no engine, no Harmony. A whole reply goes through the same `MessageWriter` that streams.
+Source: Anthropic's API reference and the types of its Python client, against which the tests check every block and
+event. gpt-oss always reasons: its reasoning is returned as thinking blocks unless the request says `thinking:
+disabled`, and what the client sends back of it is shown to the model again. `tools` knows the tools that the API
+defines by type.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core import RequestError
+from ..core import RequestError, Started, Text
 from ..prompts import placeholder
+from .conversation import Conversation
 from .errors import ThreadsUnsupported, from_validation
+from .reply import Piece, Usage
 from .tools import anthropic_function
 
-__all__ = ["MessagesRequest", "Translation", "check", "to_chat"]
+__all__ = ["MessageWriter", "MessagesRequest", "check", "to_chat"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -31,6 +33,7 @@ SIGNATURE = "unsigned"
 
 BILLING = "x-anthropic-billing-header:"
 
+BLOCKS = {"reasoning": "thinking", "content": "text"}
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -129,20 +132,20 @@ def to_chat(request: MessagesRequest) -> Json:
 
     :raises RequestError: for a block or tool that cannot be translated.
     """
-    messages: list[Json] = []
+    conversation = Conversation()
     system = _without_billing(_text(request.system, "system")) if request.system else ""
     if system:
-        messages.append({"role": "system", "content": system})
+        conversation.say("system", system)
     newest = max((i for i, message in enumerate(request.messages) if _says(message)), default=-1)
     for i, message in enumerate(request.messages):
         where = f"messages[{i}].content"
         if message.role == "assistant":
-            messages.append(_assistant(message.content, where))
+            _assistant(message.content, where, conversation)
         elif message.role == "system":
-            messages.append({"role": "system", "content": _text(message.content, where)})
+            conversation.say("system", _text(message.content, where))
         else:
-            messages += _user(message.content, where, media=i != newest)
-    chat: Json = {"model": request.model, "messages": messages}
+            _user(message.content, where, conversation, media=i != newest)
+    chat: Json = {"model": request.model, "messages": conversation.messages}
     for name in ("temperature", "top_p", "top_k", "metadata", "stream"):
         if getattr(request, name) is not None:
             chat[name] = getattr(request, name)
@@ -216,56 +219,48 @@ def _says(message: Message) -> bool:
     return message.role == "user" and not any(block.get("type") == "tool_result" for block in blocks)
 
 
-def _assistant(content: str | Sequence[Json], where: str) -> Json:
-    message: Json = {"role": "assistant", "content": None}
+def _assistant(content: str | Sequence[Json], where: str, conversation: Conversation) -> None:
     if isinstance(content, str):
-        message["content"] = content
-        return message
-    texts, thoughts, calls = [], [], []
+        conversation.content(content)
+        return
     for i, block in enumerate(content):
         at = f"{where}[{i}]"
         kind = block.get("type")
         if kind == "text":
-            texts.append(_string(block, "text", at))
+            # More of the turn follows: that was no answer yet.
+            conversation.content(_string(block, "text", at), "commentary" if i + 1 < len(content) else None)
         elif kind == "thinking":
-            thoughts.append(_string(block, "thinking", at))
+            conversation.reasoning(_string(block, "thinking", at))
         elif kind == "tool_use":
             given = block.get("input")
             if not isinstance(given, dict):
                 raise RequestError(f"{at}.input is not an object.", f"{at}.input", "invalid_type")
             function = {"name": _string(block, "name", at), "arguments": json.dumps(given, ensure_ascii=False)}
-            calls.append({"id": _string(block, "id", at), "type": "function", "function": function})
+            conversation.call({"id": _string(block, "id", at), "type": "function", "function": function})
         elif kind != "redacted_thinking":  # not ours: nothing can be read in it
             raise RequestError(f"{at}.type is {kind!r}, which is not supported.", f"{at}.type", "invalid_value")
-    if thoughts:
-        message["reasoning_content"] = "\n".join(thoughts)
-    if texts:
-        message["content"] = "\n".join(texts)
-    if calls:
-        message["tool_calls"] = calls
-    return message
 
 
-def _user(content: str | Sequence[Json], where: str, *, media: bool) -> list[Json]:
-    """The chat messages that a user message's blocks are. `media`: see `_block_text`."""
+def _user(content: str | Sequence[Json], where: str, conversation: Conversation, *, media: bool) -> None:
+    """Add the chat messages that a user message's blocks are. `media`: see `_block_text`."""
     if isinstance(content, str):
-        return [{"role": "user", "content": content}]
-    messages: list[Json] = []
+        conversation.say("user", content)
+        return
+    texts: list[str] = []
     for i, block in enumerate(content):
         at = f"{where}[{i}]"
-        kind = block.get("type")
-        if kind == "tool_result":
-            text = _text(block.get("content") or "", f"{at}.content", media=True)
-            if block.get("is_error"):
-                text = f"Error: {text}" if text else "Error"
-            messages.append({"role": "tool", "tool_call_id": _string(block, "tool_use_id", at), "content": text})
+        if block.get("type") != "tool_result":
+            texts.append(_block_text(block, at, media))
             continue
-        text = _block_text(block, at, media)
-        if messages and messages[-1]["role"] == "user":
-            messages[-1]["content"] += f"\n{text}"
-        else:
-            messages.append({"role": "user", "content": text})
-    return messages
+        if texts:
+            conversation.say("user", "\n".join(texts))
+            texts = []
+        text = _text(block.get("content") or "", f"{at}.content", media=True)
+        if block.get("is_error"):
+            text = f"Error: {text}" if text else "Error"
+        conversation.result(_string(block, "tool_use_id", at), text)
+    if texts:
+        conversation.say("user", "\n".join(texts))
 
 
 def _text(content: Any, where: str, *, media: bool = False) -> str:
@@ -310,16 +305,17 @@ def _string(block: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-class Translation:
-    """Chat chunks in, Messages events out; `message` is the whole reply at any time.
+class MessageWriter:
+    """A reply's pieces in, Messages events out: a block a message. `message` is the whole reply at any time.
 
-    :param request: what was asked.
-    :param model: the name of the model that answers.
+    Args:
+        model: the name of the model that answers.
+        thinking: whether reasoning is given out.
     """
 
-    def __init__(self, request: MessagesRequest, model: str) -> None:
-        self._hide_thinking = request.thinking is not None and request.thinking.type == "disabled"
-        self._open: tuple[str, Any] | None = None  # (kind, call index) of the block being written
+    def __init__(self, model: str, *, thinking: bool = True) -> None:
+        self._thinking = thinking
+        self._open: str | None = None  # the type of the block being written
         self._written: list[str] = []  # the pieces of that block, put together once it ends
         self.message: Json = {
             "id": f"msg_{secrets.token_hex(12)}",
@@ -329,36 +325,49 @@ class Translation:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": _usage({}),
+            "usage": Usage().to_anthropic(),
         }
 
-    def start(self, prompt_tokens: int) -> Iterator[Json]:
-        """The events before the first chunk."""
-        self.message["usage"]["input_tokens"] = prompt_tokens
+    def start(self, usage: Usage) -> Iterator[Json]:
+        """The events before the first piece."""
+        self.message["usage"] = usage.to_anthropic()
         yield {"type": "message_start", "message": {**self.message, "content": []}}
 
-    def feed(self, chunk: Mapping[str, Any]) -> Iterator[Json]:
-        """The events that a chat chunk brings."""
-        if chunk.get("usage"):
-            self.message["usage"] = _usage(chunk["usage"])
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if delta.get("reasoning") and not self._hide_thinking:
-                yield from self._text("thinking", delta["reasoning"])
-            if delta.get("content"):
-                yield from self._text("text", delta["content"])
-            for call in delta.get("tool_calls") or ():
-                yield from self._call(call)
-            if choice.get("finish_reason"):
-                self.message["stop_reason"] = STOP_REASONS.get(choice["finish_reason"], "end_turn")
-                # vLLM's field for the stop string that ended the reply.
-                if isinstance(choice.get("stop_reason"), str):
-                    self.message["stop_reason"] = "stop_sequence"
-                    self.message["stop_sequence"] = choice["stop_reason"]
+    def feed(self, piece: Piece) -> Iterator[Json]:
+        """The events that a piece brings."""
+        for event in piece.events:
+            if isinstance(event, Text):
+                yield from self._text(event)
+                continue
+            yield from self.close()
+            if isinstance(event, Started) and event.call is not None:
+                yield from self._begin("tool_use", id=event.call.id, name=event.call.name, input={})
+        if piece.ending is not None:
+            self.message["stop_reason"] = STOP_REASONS[piece.ending.finish_reason]
+            if piece.ending.stop_string is not None:
+                self.message |= {"stop_reason": "stop_sequence", "stop_sequence": piece.ending.stop_string}
 
-    def finish(self) -> Iterator[Json]:
-        """The events after the last chunk."""
-        yield from self._close()
+    def close(self) -> Iterator[Json]:
+        """The events that end the block being written, if there is one."""
+        if self._open is None:
+            return
+        kind, written = self._open, "".join(self._written)
+        self._written.clear()
+        block = self.message["content"][-1]
+        if kind == "tool_use":
+            block["input"] = _input(written)
+        else:
+            block[kind] = written
+        if kind == "thinking":
+            block["signature"] = SIGNATURE
+            yield self._delta("signature", signature=SIGNATURE)
+        self._open = None
+        yield {"type": "content_block_stop", "index": self._index()}
+
+    def finish(self, usage: Usage) -> Iterator[Json]:
+        """The events after the last piece."""
+        yield from self.close()
+        self.message["usage"] = usage.to_anthropic()
         yield {
             "type": "message_delta",
             "delta": {"stop_reason": self.message["stop_reason"], "stop_sequence": self.message["stop_sequence"]},
@@ -366,62 +375,42 @@ class Translation:
         }
         yield {"type": "message_stop"}
 
-    @property
-    def _block(self) -> Json:
-        block: Json = self.message["content"][-1]
-        return block
+    def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
+        """The whole reply."""
+        for piece in pieces:
+            for _ in self.feed(piece):
+                pass
+        for _ in self.finish(usage):
+            pass
+        return self.message
 
-    def _index(self) -> int:
-        return len(self.message["content"]) - 1
+    def _text(self, event: Text) -> Iterator[Json]:
+        if event.index is not None:
+            self._written.append(event.text)
+            if event.text:
+                yield self._delta("input_json", partial_json=event.text)
+            return
+        kind = BLOCKS[event.field]
+        if kind == "thinking" and not self._thinking:
+            return
+        if self._open != kind:
+            yield from self._begin(kind, **{kind: ""}, **({"signature": ""} if kind == "thinking" else {}))
+        self._written.append(event.text)
+        yield self._delta(kind, **{kind: event.text})
 
-    def _begin(self, kind: tuple[str, Any], block: Json) -> Iterator[Json]:
-        yield from self._close()
+    def _begin(self, kind: str, **fields: Any) -> Iterator[Json]:
+        yield from self.close()
         self._open = kind
+        block = {"type": kind, **fields}
         self.message["content"].append(block)
         yield {"type": "content_block_start", "index": self._index(), "content_block": dict(block)}
 
-    def _text(self, kind: str, text: str) -> Iterator[Json]:
-        if self._open != (kind, None):
-            block = {"type": kind, kind: ""} | ({"signature": ""} if kind == "thinking" else {})
-            yield from self._begin((kind, None), block)
-        self._written.append(text)
-        yield {
-            "type": "content_block_delta",
-            "index": self._index(),
-            "delta": {"type": f"{kind}_delta", kind: text},
-        }
+    def _delta(self, kind: str, **fields: Any) -> Json:
+        delta = {"type": f"{kind}_delta", **fields}
+        return {"type": "content_block_delta", "index": self._index(), "delta": delta}
 
-    def _call(self, call: Mapping[str, Any]) -> Iterator[Json]:
-        function = call.get("function") or {}
-        if self._open != ("tool_use", call["index"]):
-            block = {"type": "tool_use", "id": call["id"], "name": function["name"], "input": {}}
-            yield from self._begin(("tool_use", call["index"]), block)
-        if function.get("arguments"):
-            self._written.append(function["arguments"])
-            yield {
-                "type": "content_block_delta",
-                "index": self._index(),
-                "delta": {"type": "input_json_delta", "partial_json": function["arguments"]},
-            }
-
-    def _close(self) -> Iterator[Json]:
-        if self._open is None:
-            return
-        kind, written = self._open[0], "".join(self._written)
-        self._written.clear()
-        if kind == "tool_use":
-            self._block["input"] = _input(written)
-        else:
-            self._block[kind] = written
-        if kind == "thinking":
-            self._block["signature"] = SIGNATURE
-            yield {
-                "type": "content_block_delta",
-                "index": self._index(),
-                "delta": {"type": "signature_delta", "signature": SIGNATURE},
-            }
-        self._open = None
-        yield {"type": "content_block_stop", "index": self._index()}
+    def _index(self) -> int:
+        return len(self.message["content"]) - 1
 
 
 def _input(arguments: str) -> Any:
@@ -429,17 +418,6 @@ def _input(arguments: str) -> Any:
     that nothing is lost and the client can tell the model."""
     try:
         value = json.loads(arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"arguments": arguments}
-
-
-def _usage(usage: Mapping[str, Any]) -> Json:
-    """Anthropic counts the tokens read from the cache apart from `input_tokens`."""
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return {
-        "input_tokens": max(0, usage.get("prompt_tokens", 0) - cached),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": usage.get("completion_tokens", 0),
-    }

@@ -1,29 +1,30 @@
-"""OpenAI's Responses API in terms of its chat API: items to messages on the way in, chunks to items and events on the
-way out.
+"""OpenAI's Responses API: items to chat messages on the way in, a reply's pieces to items and events on the way out.
 
-Pure translation: no HTTP, no engine, no Harmony. A whole reply is one chunk through the same `Translation` that
-streams. Source: OpenAI's API reference and the types of its Python client, against which the tests check every item
-and event. gpt-oss's reasoning is raw, so it stands in a reasoning item's `content` (`reasoning_text`), as OpenAI asks
-of those who serve gpt-oss, and never in `summary`; `tools` knows the tools that the API defines by type.
+Pure translation: no HTTP, no engine, no Harmony. A whole reply goes through the same `ResponseWriter` that streams.
+Source: OpenAI's API reference and the types of its Python client, against which the tests check every item and event.
+gpt-oss's reasoning is raw, so it stands in a reasoning item's `content` (`reasoning_text`), as OpenAI asks of those who
+serve gpt-oss, and never in `summary`; `tools` knows the tools that the API defines by type.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core import RequestError
+from ..core import Message, RequestError, Started, Text, ToolCallDelta
 from ..prompts import content_text
 from . import tools
+from .conversation import Conversation
 from .errors import from_validation
+from .reply import Ending, Piece, Usage
 from .tools import Toolbox
 
-__all__ = ["ResponsesRequest", "Translation", "check", "chunk_of", "input_items", "resolve", "to_chat"]
+__all__ = ["ResponseWriter", "ResponsesRequest", "check", "input_items", "resolve", "to_chat"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -171,6 +172,7 @@ def _input_item(item: Json) -> Json:
     return {**item, "id": _id(ID_PREFIXES.get(str(kind), str(kind)))}
 
 
+CALLS = ("function_call", "custom_tool_call", *tools.KINDS)
 ID_PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -187,20 +189,21 @@ def to_chat(
     toolbox: Toolbox,
     earlier: Sequence[Json] = (),
     unseal: Callable[[Any], str | None] = lambda sealed: None,
-) -> tuple[Json, list[Json]]:
-    """The body of the chat request that means the same, and its messages without the instructions (to be stored).
+) -> Json:
+    """The body of the chat request that means the same.
 
     :param toolbox: the request's tools.
-    :param earlier: the messages of the response that `previous_response_id` names.
+    :param earlier: the items that led to the response that `previous_response_id` names, and its own.
     :param unseal: opens a reasoning item's `encrypted_content`.
     :raises RequestError: for an item or tool that cannot be translated.
     """
-    messages = list(earlier)
-    _Input(messages, toolbox, unseal).add(request.input)
+    given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
+    history = _Input(toolbox, unseal)
+    history.add([*earlier, *given], len(earlier))
     opening = [{"role": "developer", "content": request.instructions}] if request.instructions else []
-    given = request.model_dump()
-    chat: Json = {name: given[name] for name in PASSED_ON if given.get(name) is not None}
-    chat["messages"] = opening + messages
+    fields = request.model_dump()
+    chat: Json = {name: fields[name] for name in PASSED_ON if fields.get(name) is not None}
+    chat["messages"] = opening + history.messages
     if toolbox.chat:
         chat["tools"] = toolbox.chat
     choice = _tool_choice(request.tool_choice, toolbox)
@@ -220,7 +223,7 @@ def to_chat(
         chat["top_logprobs"] = request.top_logprobs or 0
     if request.stream:
         chat["stream"] = True
-    return chat, messages
+    return chat
 
 
 def rename(error: RequestError) -> RequestError:
@@ -233,34 +236,28 @@ def rename(error: RequestError) -> RequestError:
     return error
 
 
-class _Input:
-    """Adds items to `messages`."""
+class _Input(Conversation):
+    """Items as chat messages."""
 
-    def __init__(self, messages: list[Json], toolbox: Toolbox, unseal: Callable[[Any], str | None]) -> None:
-        self._messages = messages
-        self._start = len(messages)
+    def __init__(self, toolbox: Toolbox, unseal: Callable[[Any], str | None]) -> None:
+        super().__init__()
         self._toolbox = toolbox
         self._unseal = unseal
 
-    def add(self, given: str | Sequence[Json]) -> None:
-        if isinstance(given, str):
-            self._messages.append({"role": "user", "content": given})
-            return
-        said = (i for i, item in enumerate(given) if item.get("type", "message") == "message")
-        newest = max((i for i in said if given[i].get("role") == "user"), default=-1)
-        for i, item in enumerate(given):
-            where, kind = f"input[{i}]", item.get("type", "message")
+    def add(self, items: Sequence[Json], earlier: int) -> None:
+        """Read `items`, of which the first `earlier` are not the request's own."""
+        said = (i for i, item in enumerate(items) if item.get("type", "message") == "message")
+        newest = max((i for i in said if items[i].get("role") == "user"), default=-1)
+        for i, item in enumerate(items):
+            where = f"input[{i - earlier}]" if i >= earlier else "previous_response_id"
+            kind = item.get("type", "message")
             if kind == "message":
                 self._message(item, where, media=i != newest)
             elif kind == "reasoning":
                 self._reasoning(item, where, past=i < newest)
-            elif kind in ("function_call", "custom_tool_call", *tools.KINDS):
+            elif kind in CALLS:
                 self._call(kind, item, where)
-            elif isinstance(kind, str) and kind.removesuffix("_output") in (
-                "function_call",
-                "custom_tool_call",
-                *tools.KINDS,
-            ):
+            elif isinstance(kind, str) and kind.removesuffix("_output") in CALLS:
                 self._result(kind, item, where)
             else:
                 raise RequestError(
@@ -270,11 +267,11 @@ class _Input:
     def _message(self, item: Json, where: str, *, media: bool) -> None:
         role = item.get("role")
         if role == "assistant":
-            said = content_text(item.get("content"), f"{where}.content", media=True)
-            _assistant(self._messages, self._start, ("content", "tool_calls"))["content"] = said
+            phase = item.get("phase")
+            text = content_text(item.get("content"), f"{where}.content", media=True)
+            self.content(text, phase if isinstance(phase, str) else None)
         elif role in ("user", "system", "developer"):
-            text = content_text(item.get("content"), f"{where}.content", media=role == "user" and media)
-            self._messages.append({"role": role, "content": text})
+            self.say(role, content_text(item.get("content"), f"{where}.content", media=role == "user" and media))
         else:
             raise RequestError(f"{where}.role is {role!r}.", f"{where}.role", "invalid_value")
 
@@ -291,8 +288,7 @@ class _Input:
                     "invalid_encrypted_content",
                 )
         if thought:
-            message = _assistant(self._messages, self._start, ("content", "tool_calls"))
-            _join(message, "reasoning_content", thought)
+            self.reasoning(thought)
 
     def _call(self, kind: str, item: Json, where: str) -> None:
         call: Json = {"id": _string(item, "call_id", where), "type": "function"}
@@ -307,7 +303,7 @@ class _Input:
                 call |= {"type": "custom", "custom": {"name": name, "input": _string(item, "input", where)}}
             else:
                 call["function"] = {"name": name, "arguments": _string(item, "arguments", where)}
-        _assistant(self._messages, self._start, ()).setdefault("tool_calls", []).append(call)
+        self.call(call)
 
     def _result(self, kind: str, item: Json, where: str) -> None:
         # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
@@ -315,19 +311,7 @@ class _Input:
         output = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
         if kind == "apply_patch_call_output" and output is None:
             output = item.get("status")
-        text = content_text(output, f"{where}.output", media=True, between="\n")
-        self._messages.append({"role": "tool", "tool_call_id": _string(item, name, where), "content": text})
-
-
-def _assistant(messages: list[Json], start: int, closed_by: Sequence[str]) -> Json:
-    """The assistant message that an item belongs to: the last one, unless it is of an earlier turn or already holds
-    what comes after such an item."""
-    if len(messages) > start and messages[-1]["role"] == "assistant":
-        last = messages[-1]
-        if not any(last.get(name) for name in closed_by):
-            return last
-    messages.append({"role": "assistant", "content": None})
-    return messages[-1]
+        self.result(_string(item, name, where), content_text(output, f"{where}.output", media=True, between="\n"))
 
 
 def _string(item: Mapping[str, Any], name: str, where: str) -> str:
@@ -382,34 +366,20 @@ def _named(choice: Mapping[str, Any], where: str, toolbox: Toolbox) -> Json:
     return {"type": kind, kind: {"name": name}}
 
 
-def chunk_of(completion: Mapping[str, Any]) -> Json:
-    """A whole chat completion as one chunk."""
-    choice = completion["choices"][0]
-    message = choice["message"]
-    delta = {name: message[name] for name in ("role", "reasoning", "content") if message.get(name) is not None}
-    if message.get("tool_calls"):
-        delta["tool_calls"] = [{**call, "index": i} for i, call in enumerate(message["tool_calls"])]
-    return {
-        "choices": [{**{k: v for k, v in choice.items() if k != "message"}, "delta": delta}],
-        "usage": completion.get("usage"),
-    }
-
-
 @dataclass
 class _Open:
-    """The output item being written."""
+    """The output item being written. `call`: of a tool's, that tool."""
 
-    kind: str
     index: int
     item: Json
-    call: Json | None = None
+    call: ToolCallDelta | None = None
     tool: tools.Tool | None = None
     text: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
 
 
-class Translation:
-    """Chat chunks in, Responses events out; `response` is the whole reply at any time.
+class ResponseWriter:
+    """A reply's pieces in, Responses events out: an item a message. `response` is the whole reply at any time.
 
     :param request: what was asked, echoed in the reply as OpenAI does.
     :param model: the name of the model that answers.
@@ -422,43 +392,48 @@ class Translation:
     ) -> None:
         self._toolbox = toolbox
         self._seal = seal if ENCRYPTED in (request.include or ()) else None
-        self._calls: list[Json] = []
         self._sequence = 0
+        self._message: Message | None = None
         self._open: _Open | None = None
-        self._finish: str | None = None
-        self._usage: Json | None = None
+        self._ending: Ending | None = None
         self.response: Json = _opening(request, model, toolbox)
 
     def start(self) -> Iterator[Json]:
-        """The events before the first chunk."""
+        """The events before the first piece."""
         yield self._event("response.created", response=self._snapshot())
         yield self._event("response.in_progress", response=self._snapshot())
 
-    def feed(self, chunk: Mapping[str, Any]) -> Iterator[Json]:
-        """The events that a chat chunk brings."""
-        if chunk.get("usage"):
-            self._usage = _usage(chunk["usage"])
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if delta.get("reasoning"):
-                yield from self._text("reasoning", delta["reasoning"])
-            if delta.get("content"):
-                logprobs = (choice.get("logprobs") or {}).get("content") or []
-                yield from self._text("message", delta["content"], logprobs)
-            for call in delta.get("tool_calls") or ():
-                yield from self._call(call)
-            self._finish = choice.get("finish_reason") or self._finish
+    def feed(self, piece: Piece) -> Iterator[Json]:
+        """The events that a piece brings."""
+        logprobs = [entry.to_openai() for entry in piece.logprobs]
+        for event in piece.events:
+            if isinstance(event, Text):
+                if event.index is not None:
+                    yield from self._arguments(event.text)
+                elif event.field == "reasoning":
+                    yield from self._text("reasoning", event.text)
+                else:
+                    yield from self._text("message", event.text, logprobs)
+                    logprobs = []
+            elif isinstance(event, Started):
+                yield from self._close("completed")
+                self._message = event.message
+                if event.call is not None:
+                    yield from self._begin_call(event.call)
+            elif event.message.complete:
+                yield from self._close("completed")
+        self._ending = piece.ending or self._ending
 
-    def finish(self) -> Iterator[Json]:
-        """The events after the last chunk."""
-        incomplete = self._finish == "length"
+    def finish(self, usage: Usage) -> Iterator[Json]:
+        """The events after the last piece."""
+        incomplete = self._ending is not None and self._ending.finish_reason == "length"
         yield from self._close("incomplete" if incomplete else "completed")
         self.response["status"] = "incomplete" if incomplete else "completed"
         if incomplete:
             self.response["incomplete_details"] = {"reason": "max_output_tokens"}
         else:
             self.response["completed_at"] = int(time.time())
-        self.response["usage"] = self._usage
+        self.response["usage"] = usage.to_responses()
         yield self._event("response.incomplete" if incomplete else "response.completed", response=self._snapshot())
 
     def fail(self, error: RequestError) -> Iterator[Json]:
@@ -468,17 +443,14 @@ class Translation:
         self.response["error"] = {"code": "server_error", "message": error.message}
         yield self._event("response.failed", response=self._snapshot())
 
-    def message(self) -> Json | None:
-        """The reply as a chat message, for the history of what follows; None for an empty one."""
-        message: Json = {"role": "assistant", "content": None}
-        for item in self.response["output"]:
-            if item["type"] == "reasoning":
-                _join(message, "reasoning_content", item["content"][0]["text"])
-            elif item["type"] == "message":
-                _join(message, "content", item["content"][0]["text"])
-        if self._calls:
-            message["tool_calls"] = self._calls
-        return message if self.response["output"] else None
+    def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
+        """The whole reply."""
+        for piece in pieces:
+            for _ in self.feed(piece):
+                pass
+        for _ in self.finish(usage):
+            pass
+        return self.response
 
     def _event(self, kind: str, **fields: Any) -> Json:
         event = {"type": kind, "sequence_number": self._sequence, **fields}
@@ -489,7 +461,7 @@ class Translation:
         return {**self.response, "output": list(self.response["output"])}
 
     def _text(self, kind: str, text: str, logprobs: Sequence[Json] = ()) -> Iterator[Json]:
-        if self._open is None or self._open.kind != kind:
+        if self._open is None:
             yield from self._begin(kind)
         assert self._open is not None
         self._open.text.append(text)
@@ -500,101 +472,93 @@ class Translation:
             self._open.logprobs += logprobs
             yield self._event("response.output_text.delta", **fields, logprobs=list(logprobs))
 
-    def _call(self, call: Mapping[str, Any]) -> Iterator[Json]:
-        if self._open is None or self._open.call is None or self._open.call["index"] != call["index"]:
-            yield from self._begin("call", call)
-        assert self._open is not None
-        text = call["custom"]["input"] if "custom" in call else (call.get("function") or {}).get("arguments")
-        if text:
-            self._open.text.append(text)
-            event = DELTAS.get(self._open.item.get("type", ""))
-            if event is not None:
-                place = {"item_id": self._open.item["id"], "output_index": self._open.index}
-                yield self._event(event, **place, delta=text)
+    def _arguments(self, text: str) -> Iterator[Json]:
+        opened = self._open
+        assert opened is not None
+        opened.text.append(text)
+        # Other kinds of calls are told once they are complete.
+        if text and opened.item.get("type") == "function_call":
+            yield self._event(
+                "response.function_call_arguments.delta",
+                item_id=opened.item["id"],
+                output_index=opened.index,
+                delta=text,
+            )
 
-    def _begin(self, kind: str, call: Mapping[str, Any] | None = None) -> Iterator[Json]:
-        yield from self._close("completed")
-        item: Json
+    def _begin(self, kind: str) -> Iterator[Json]:
         index = len(self.response["output"])
-        if call is not None:
-            inner = call.get("custom") or call["function"]
-            tool = self._toolbox.tool(inner["name"])
-            self._open = _Open("call", index, {}, dict(call), tool)
-            if not tool.whole:
-                self._open.item = self._call_item(self._open, "", "in_progress")
-                yield self._event("response.output_item.added", output_index=index, item=dict(self._open.item))
-            return
+        item: Json
         if kind == "reasoning":
             item = {"id": _id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
         else:
             item = {"id": _id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
-        self._open = _Open(kind, index, item)
+            preamble = self._message is not None and self._message.channel == "commentary"
+            item["phase"] = "commentary" if preamble else "final_answer"
+        self._open = _Open(index, item)
         yield self._event("response.output_item.added", output_index=index, item=dict(item))
         yield self._event(
             "response.content_part.added",
             item_id=item["id"],
             output_index=index,
             content_index=0,
-            part=_part(kind, "", []),
+            part=_part(item, "", []),
         )
 
+    def _begin_call(self, call: ToolCallDelta) -> Iterator[Json]:
+        assert call.name is not None
+        tool = self._toolbox.tool(call.name)
+        self._open = _Open(len(self.response["output"]), {}, call, tool)
+        if not tool.whole:
+            self._open.item = self._call_item(self._open, "in_progress")
+            yield self._event("response.output_item.added", output_index=self._open.index, item=dict(self._open.item))
+
     @staticmethod
-    def _call_item(opened: _Open, text: str, status: str) -> Json:
+    def _call_item(opened: _Open, status: str) -> Json:
         assert opened.call is not None
         assert opened.tool is not None
-        item = opened.tool.item(text)
-        named = {"id": opened.item.get("id") or _id(ID_PREFIXES[item["type"]]), "call_id": opened.call["id"]}
+        item = opened.tool.item("".join(opened.text))
+        named = {"id": opened.item.get("id") or _id(ID_PREFIXES[item["type"]]), "call_id": opened.call.id}
         return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
 
     def _close(self, status: str) -> Iterator[Json]:
-        if self._open is None:
+        opened = self._open
+        if opened is None:
             return
-        opened, text = self._open, "".join(self._open.text)
-        index = opened.index
         if opened.call is not None:
-            item = yield from self._close_call(opened, text, status)
+            opened.item = yield from self._close_call(opened, status)
         else:
-            item = opened.item
-            item["status"] = status
-            place = {"item_id": item["id"], "output_index": index, "content_index": 0}
-            part = _part(opened.kind, text, opened.logprobs)
-            item["content"] = [part]
-            if item["type"] == "reasoning":
-                if self._seal is not None:
-                    item["encrypted_content"] = self._seal(text)
-                yield self._event("response.reasoning_text.done", **place, text=text)
-            else:
-                yield self._event("response.output_text.done", **place, text=text, logprobs=opened.logprobs)
-            yield self._event("response.content_part.done", **place, part=part)
+            yield from self._close_text(opened, status)
         self._open = None
-        self.response["output"].append(item)
-        yield self._event("response.output_item.done", output_index=index, item=item)
+        self.response["output"].append(opened.item)
+        yield self._event("response.output_item.done", output_index=opened.index, item=opened.item)
 
-    def _close_call(self, opened: _Open, text: str, status: str) -> Generator[Json, None, Json]:
-        assert opened.call is not None
-        item, call = self._call_item(opened, text, status), opened.call
-        inner = call.get("custom") or call["function"]
-        kind, field = ("custom", "input") if "custom" in call else ("function", "arguments")
-        self._calls.append({"id": call["id"], "type": kind, kind: {"name": inner["name"], field: text}})
+    def _close_text(self, opened: _Open, status: str) -> Iterator[Json]:
+        item, text = opened.item, "".join(opened.text)
+        place = {"item_id": item["id"], "output_index": opened.index, "content_index": 0}
+        part = _part(item, text, opened.logprobs)
+        item |= {"status": status, "content": [part]}
+        if item["type"] == "reasoning":
+            if self._seal is not None:
+                item["encrypted_content"] = self._seal(text)
+            yield self._event("response.reasoning_text.done", **place, text=text)
+        else:
+            yield self._event("response.output_text.done", **place, text=text, logprobs=opened.logprobs)
+        yield self._event("response.content_part.done", **place, part=part)
+
+    def _close_call(self, opened: _Open, status: str) -> Generator[Json, None, Json]:
+        item = self._call_item(opened, status)
         place = {"item_id": item["id"], "output_index": opened.index}
         if not opened.item:
-            yield self._event(
-                "response.output_item.added",
-                output_index=opened.index,
-                item={**item, "status": "in_progress"},
-            )
+            added = {**item, "status": "in_progress"}
+            yield self._event("response.output_item.added", output_index=opened.index, item=added)
         if item["type"] == "custom_tool_call":
-            yield self._event("response.custom_tool_call_input.done", **place, input=text)
+            if item["input"]:
+                yield self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
+            yield self._event("response.custom_tool_call_input.done", **place, input=item["input"])
         elif item["type"] == "function_call":
             named = {name: item[name] for name in ("name", "namespace") if name in item}
-            yield self._event("response.function_call_arguments.done", **place, **named, arguments=text)
+            yield self._event("response.function_call_arguments.done", **place, **named, arguments=item["arguments"])
         return item
-
-
-DELTAS = {
-    "function_call": "response.function_call_arguments.delta",
-    "custom_tool_call": "response.custom_tool_call_input.delta",
-}
 
 
 def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox) -> Json:
@@ -631,30 +595,10 @@ def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox) -> Json:
     }
 
 
-def _usage(usage: Mapping[str, Any]) -> Json:
-    prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-    return {
-        "input_tokens": prompt,
-        "input_tokens_details": {
-            "cached_tokens": (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-            "cache_write_tokens": 0,
-        },
-        "output_tokens": completion,
-        "output_tokens_details": {
-            "reasoning_tokens": (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
-        },
-        "total_tokens": prompt + completion,
-    }
-
-
-def _part(kind: str, text: str, logprobs: list[Json]) -> Json:
-    if kind == "reasoning":
+def _part(item: Json, text: str, logprobs: list[Json]) -> Json:
+    if item["type"] == "reasoning":
         return {"type": "reasoning_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-
-def _join(message: Json, name: str, text: str) -> None:
-    message[name] = text if message.get(name) is None else f"{message[name]}\n{text}"
 
 
 def _id(prefix: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ValidationError, model_validator
 
 from ..core import RequestError
+from ..prompts import custom_input
 
 __all__ = ["Tool", "Toolbox", "anthropic_function"]
 
@@ -135,7 +136,7 @@ class Tool:
         """The fields of a finished call's item but its id. Arguments that a typed item has no room for make a call of a
         function of that name, so that the client can tell the model."""
         if self.kind == "custom":
-            return self._named({"type": "custom_tool_call", "input": arguments})
+            return self._named({"type": "custom_tool_call", "input": custom_input(arguments)})
         typed = TYPED.get(self.kind)
         if typed is not None:
             try:

@@ -4,8 +4,9 @@ Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `
 """
 
 from ..api.defaults import Defaults
-from ._compat import register as _register
-from .chat import HarmonyChatHandler, ProcessorFactory, Usage
+from ..api.reply import Usage
+from .engine import register as _register
+from .handler import HarmonyChatHandler, ProcessorFactory
 
 __all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory", "Usage"]
 

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import Options
 from ..core import RequestError
 from ..prompts import referenced
-from ._compat import Only, Without
+from .engine import Only, Without
 
 if TYPE_CHECKING:
     from ..api.request import ChatRequest, Tool
-    from ._compat import Engine
+    from .engine import Engine
 
 __all__ = ["Allowed", "Constraint", "Grammars"]
 

@@ -1,4 +1,4 @@
-"""One reply: tokens out of the engine's decode loop, through the core's stream, to deltas.
+"""One reply: tokens out of the engine's decode loop, through the core's stream, to events.
 
 Decides when a reply is over (markers, limits, stop strings), and puts ids into the token stream that the model did not
 sample (the end of reasoning whose budget is spent). Knows nothing of how a request or a chunk is written down, and
@@ -11,28 +11,20 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import Delta, Stream
-from ..core import ContentTokens, Event, Joiner, StopStrings
-from ._compat import Engine, Processor, Processors
+from ..api.reply import Ending, Piece, TokenLogprob
+from ..core import ContentTokens, Event, StopStrings, Stream
+from .engine import Engine, Processor, Processors
 
 if TYPE_CHECKING:
     from ..api.request import ChatRequest
     from .constraints import Constraint
 
-__all__ = ["Cancelled", "Generation", "TokenLogprob"]
+__all__ = ["Cancelled", "Generation"]
 
 
 class Cancelled(Exception):
     """Nobody waits for the rest of a reply. It is raised rather than ending the reply: half a reply is none, and `n`
     choices must not go on with the next."""
-
-
-class TokenLogprob(NamedTuple):
-    """A content token, its log probability, and the likeliest tokens at its place with theirs."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
 
 
 class Opening(NamedTuple):
@@ -43,7 +35,7 @@ class Opening(NamedTuple):
 
 
 class Generation:
-    """Runs once. Iterating gives `(delta, logprobs)` pairs; the counters are right when the iterator has ended.
+    """Runs once. Iterating gives its pieces, the last with its ending; the counters are right when that has come.
 
     Closing the iterator ends the engine's loop at once; `cancelled` is asked before each token, see `Cancelled`.
 
@@ -65,16 +57,14 @@ class Generation:
         processors: Sequence[Processor] = (),
         extra: dict[str, Any] | None = None,
         seed: int | None = None,
+        index: int = 0,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self.stream = stream
+        self._index = index
         self.completion_tokens = 0
         self.cached_tokens = 0
         self.cut = False
-        #: The stop string that ended the reply.
-        self.stop_string: str | None = None
-        # Whether it stood in a call's arguments: such a call is not to be run.
-        self._call_cut = False
         self._cancelled = cancelled
         self._engine = engine
         self._prompt = prompt
@@ -84,63 +74,54 @@ class Generation:
         self._constraint = constraint
         self._seed = seed
         self._sampling = {**request.sampling, **(extra or {})}
-        self._recorder = Recorder(request.top_logprobs) if request.logprobs else None
+        self._recorder = Recorder(request.top_logprobs, engine.piece) if request.logprobs else None
         self._bias = Bias(request.logit_bias) if request.logit_bias else None
         self._processors = list(processors)
 
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self._prompt)
-
-    @property
-    def finish_reason(self) -> str:
-        return "stop" if self._call_cut else self.stream.finish_reason(self.cut)
-
-    def __iter__(self) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
+    def __iter__(self) -> Iterator[Piece]:
         if self._request.stop or self._recorder is not None:
             yield from self._watched(StopStrings(self._request.stop))
             return
-        stream, tokens = self.stream, self._tokens()
+        stream, index, tokens = self.stream, self._index, self._tokens()
         try:
             for token in tokens:
-                if delta := stream.feed((token,)):
-                    yield delta, []
+                if events := stream.feed_events((token,)):
+                    yield Piece(events, (), None, index)
         finally:
             tokens.close()
-        if delta := stream.finish():
-            yield delta, []
+        events = stream.finish_events()
+        yield Piece(events, (), Ending(stream.finish_reason(self.cut)), index)
 
-    def _watched(self, stops: StopStrings) -> Iterator[tuple[Delta, list[TokenLogprob]]]:
-        """By events, where text is cut at stop strings or lined up with log probabilities."""
-        stream, recorder, joiner = self.stream, self._recorder, Joiner()
+    def _watched(self, stops: StopStrings) -> Iterator[Piece]:
+        """The same where text is cut at stop strings or lined up with log probabilities."""
+        stream, recorder = self.stream, self._recorder
         contents: ContentTokens[TokenLogprob | None] = ContentTokens()
         marked = frozenset(self._markers.values())
 
-        def shown(events: list[Event]) -> tuple[Delta, list[TokenLogprob]]:
-            return joiner.delta(events), [entry for entry in contents.given(events) if entry is not None]
+        def piece(events: list[Event], ending: Ending | None = None) -> Piece:
+            logprobs = [entry for entry in contents.given(events) if entry is not None]
+            return Piece(events, logprobs, ending, self._index)
 
         tokens = self._tokens()
         try:
             for token in tokens:
                 events = stream.feed_events((token,))
                 if recorder is not None:
-                    piece = b"" if token in marked else self._engine.piece(token)
+                    text = b"" if token in marked else self._engine.piece(token)
                     # In the body of another field no token can become content; to note one costs something.
                     elsewhere = stream.in_body and stream.field != "content"
-                    contents.add(piece, None if elsewhere or not piece else recorder.entry(token), events)
-                delta, logprobs = shown(stops.feed(events))
-                if delta or logprobs:
-                    yield delta, logprobs
+                    contents.add(text, None if elsewhere or not text else recorder.entry(token), events)
+                if events := stops.feed(events):
+                    yield piece(events)
                 if stops.matched is not None:
                     break
         finally:
             tokens.close()
         events = stream.finish_events()
         contents.finish(events)
-        delta, logprobs = shown(stops.finish(events))
-        if delta or logprobs:
-            yield delta, logprobs
-        self.stop_string, self._call_cut = stops.matched, stops.in_call
+        # A call that was cut is not to be run.
+        reason = "stop" if stops.in_call else stream.finish_reason(self.cut)
+        yield piece(stops.finish(events), Ending(reason, stops.matched))
 
     def _tokens(self) -> Generator[int, None, None]:
         """The reply's ids, those put in by the budget included, until the reply is over."""
@@ -224,8 +205,9 @@ class Generation:
 class Recorder:
     """A processor that notes the model's own log probabilities, before anything changes the scores."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, piece: Callable[[int], bytes]) -> None:
         self._top = top
+        self._piece = piece
         self._logprobs: Any = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
@@ -239,15 +221,15 @@ class Recorder:
     def entry(self, token: int) -> TokenLogprob:
         import numpy as np
 
-        values = self._logprobs
+        values, piece = self._logprobs, self._piece
         if values is None:
-            return TokenLogprob(token, 0.0, ())
-        top: tuple[tuple[int, float], ...] = ()
+            return TokenLogprob(piece(token), 0.0)
+        top: tuple[tuple[bytes, float], ...] = ()
         if self._top:
             best = np.argpartition(values, -self._top)[-self._top :]
             best = best[np.argsort(values[best])[::-1]]
-            top = tuple((int(i), float(values[i])) for i in best)
-        return TokenLogprob(token, float(values[token]), top)
+            top = tuple((piece(int(i)), float(values[i])) for i in best)
+        return TokenLogprob(piece(token), float(values[token]), top)
 
 
 class Bias:

@@ -11,7 +11,7 @@ from llamacpp_rig import encoding
 
 from harmony_plugin.demo import model as demo
 from harmony_plugin.demo.script import Scripts
-from harmony_plugin.llamacpp._compat import Engine
+from harmony_plugin.llamacpp.engine import Engine
 
 TEXTS = [
     "Hello world, how's it going? 12345 67",

@@ -11,7 +11,7 @@ import pytest
 from harmony_plugin import RequestError
 from harmony_plugin.api.errors import Busy
 from harmony_plugin.demo.model import build_model
-from harmony_plugin.llamacpp.server.engine import Engine, Line
+from harmony_plugin.llamacpp.server.host import Host, Line, Taken
 from harmony_plugin.llamacpp.server.settings import ModelSettings
 from harmony_plugin.llamacpp.server.store import Seal, Store, Stored
 
@@ -97,14 +97,14 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_others_go_on(tmp_path: Pa
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
     good = ModelSettings(model=str(build_model()), model_alias="good", n_ctx=256)
-    engine = Engine([good, ModelSettings(model=str(broken), model_alias="broken", n_ctx=256)], 1)
-    engine.load()
+    host = Host([good, ModelSettings(model=str(broken), model_alias="broken", n_ctx=256)], 1)
+    host.load()
 
     async def ask(model: str) -> Any:
-        return await anext(engine.generate(model, lambda llama, cancelled: {"context": llama.n_ctx()}))
+        return await host.turn(model, lambda llama, cancelled: Taken(llama.n_ctx(), ())).start()
 
     async def by_a_stock_route() -> None:
-        async with engine.turn() as models:
+        async with host.alone() as models:
             models("broken")
 
     async def play() -> None:
@@ -112,17 +112,17 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_others_go_on(tmp_path: Pa
             with pytest.raises(RequestError) as error:
                 await asked()
             assert (error.value.status, error.value.code) == (503, "model_not_loaded")
-            assert await ask("good") == {"context": 256}
+            assert await ask("good") == 256
 
     try:
         asyncio.run(play())
     finally:
-        engine.close()
-    assert set(engine.loaded) == {"good"}
+        host.close()
+    assert set(host.loaded) == {"good"}
 
 
 def stored(name: str, *items: dict[str, Any]) -> Stored:
-    return Stored([{"role": "user", "content": name}], items, {"id": name, "output": [{"id": f"out_{name}"}]})
+    return Stored(items, {"id": name, "output": [{"id": f"out_{name}"}]})
 
 
 def test_the_oldest_reply_goes_first() -> None:
@@ -138,7 +138,7 @@ def test_the_oldest_reply_goes_first() -> None:
     assert (error.value.status, error.value.param) == (400, "previous_response_id")
     store.get("b")  # used: now younger than c
     store.put(stored("d"))
-    assert store.get("b").messages == [{"role": "user", "content": "b"}]
+    assert store.get("b").response["output"] == [{"id": "out_b"}]
     nothing = Store(0)
     nothing.put(stored("a"))
     assert len(nothing) == 0

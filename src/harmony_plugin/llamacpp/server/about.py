@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from ...core import RequestError
 from ...versions import versions
 from .context import gib
-from .engine import Engine
+from .host import Host
 
 __all__ = ["ENDPOINTS", "anthropic_model", "anthropic_models", "banner", "openai_model", "page", "summary"]
 
@@ -33,23 +33,23 @@ MOST_MODELS = 1000
 PAGE = 20
 
 
-def banner(engine: Engine, scheme: str, host: str, port: int, *, keyed: bool) -> Iterator[str]:
+def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> Iterator[str]:
     """Lines for the person who started the server, once it listens.
 
-    :param host: the address that it listens on.
+    :param address: the one that it listens on.
     :param keyed: whether requests need the API key.
     """
-    everywhere = host in EVERYWHERE
-    listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (host, "localhost"))
+    everywhere = address in EVERYWHERE
+    listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (address, "localhost"))
     url = here if everywhere else listening
-    alias = engine.aliases[0]
-    settings, loaded = engine.settings(alias), engine.loaded[alias]
+    alias = host.aliases[0]
+    settings, loaded = host.settings(alias), host.loaded[alias]
     yield versions()
     facts = loaded.facts
     known = [facts.architecture, f"{_short(facts.parameters)} parameters", gib(facts.size)]
     yield f"  model      {alias}: {', '.join(word for word in known if word)}; {settings.model}"
-    if len(engine.aliases) > 1:
-        yield f"             when asked for, in its place: {', '.join(engine.aliases[1:])}"
+    if len(host.aliases) > 1:
+        yield f"             when asked for, in its place: {', '.join(host.aliases[1:])}"
     yield f"  context    {loaded.context.tokens:,} tokens: {loaded.context.why}"
     if loaded.context.warning is not None:
         yield f"             WARNING: {loaded.context.warning}"
@@ -57,7 +57,7 @@ def banner(engine: Engine, scheme: str, host: str, port: int, *, keyed: bool) ->
     limit = f"at most {longest:,} tokens" if longest else "as long as the context allows"
     effort = getattr(settings, "reasoning_effort", None) if settings.chat_format == "harmony" else None
     yield f"  replies    {limit}" + (f"; reasoning effort {effort} where a request names none" if effort else "")
-    yield f"  requests   one at a time, {engine.max_queue} may wait for a model"
+    yield f"  requests   one at a time, {host.max_queue} may wait for a model"
     for api in ("OpenAI", "Anthropic"):
         base = url + ("/v1" if api == "OpenAI" else "")
         yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"
@@ -67,14 +67,14 @@ def banner(engine: Engine, scheme: str, host: str, port: int, *, keyed: bool) ->
     yield f"listening on {listening} (the model took {loaded.seconds:.1f} s to load); Ctrl+C stops it"
 
 
-def summary(engine: Engine, *, keyed: bool, shown: bool) -> Json:
+def summary(host: Host, *, keyed: bool, shown: bool) -> Json:
     """What `/` answers a program.
 
     :param shown: whether whoever asks may see the models.
     """
     about: Json = {"name": "harmony-plugin", "description": "llama-cpp-python's server for gpt-oss"}
     if shown:
-        about |= {"versions": versions(), "models": engine.aliases}
+        about |= {"versions": versions(), "models": host.aliases}
     return about | {"api_key_needed": keyed, "endpoints": ENDPOINTS, "manual": MANUAL}
 
 
@@ -102,13 +102,13 @@ def page(about: Json, root: str) -> str:
     )
 
 
-def openai_model(engine: Engine, alias: str) -> Json:
+def openai_model(host: Host, alias: str) -> Json:
     """A model as `/v1/models` of OpenAI has it, with what llama.cpp's and vLLM's servers add."""
-    model: Json = {"id": alias, "object": "model", "created": _created(engine, alias), "owned_by": "llamacpp"}
-    context = _context(engine, alias)
+    model: Json = {"id": alias, "object": "model", "created": _created(host, alias), "owned_by": "llamacpp"}
+    context = _context(host, alias)
     if context is not None:
         model |= {"context_length": context, "max_model_len": context}
-    loaded = engine.loaded.get(alias)
+    loaded = host.loaded.get(alias)
     if loaded is not None:
         facts = loaded.facts
         model["meta"] = {
@@ -122,9 +122,9 @@ def openai_model(engine: Engine, alias: str) -> Json:
     return model
 
 
-def anthropic_model(engine: Engine, alias: str) -> Json:
+def anthropic_model(host: Host, alias: str) -> Json:
     """A model as `/v1/models` of Anthropic has it."""
-    created = datetime.fromtimestamp(_created(engine, alias), timezone.utc)
+    created = datetime.fromtimestamp(_created(host, alias), timezone.utc)
     model: Json = {
         "type": "model",
         "id": alias,
@@ -132,14 +132,14 @@ def anthropic_model(engine: Engine, alias: str) -> Json:
         "created_at": created.isoformat().replace("+00:00", "Z"),
         "lifecycle": "active",
     }
-    context = _context(engine, alias)
+    context = _context(host, alias)
     if context is not None:
-        longest = getattr(engine.settings(alias), "max_tokens", None)
+        longest = getattr(host.settings(alias), "max_tokens", None)
         model |= {"max_input_tokens": context, "max_tokens": min(context, longest or context)}
     return model
 
 
-def anthropic_models(engine: Engine, query: Mapping[str, str]) -> Json:
+def anthropic_models(host: Host, query: Mapping[str, str]) -> Json:
     """The page of models that `limit`, `after_id` and `before_id` ask for.
 
     :raises RequestError: for a limit that is none, or an id that no model has.
@@ -147,7 +147,7 @@ def anthropic_models(engine: Engine, query: Mapping[str, str]) -> Json:
     given = query.get("limit", str(PAGE))
     if not given.isdecimal() or not 1 <= int(given) <= MOST_MODELS:
         raise RequestError(f"limit is {given!r}; it may be 1 to {MOST_MODELS}", "limit", "invalid_value")
-    names, size = engine.aliases, int(given)
+    names, size = host.aliases, int(given)
     for name in ("after_id", "before_id"):
         if name in query and query[name] not in names:
             raise RequestError(f"{name}: there is no model {query[name]!r}", name, "invalid_value")
@@ -158,7 +158,7 @@ def anthropic_models(engine: Engine, query: Mapping[str, str]) -> Json:
         rest = names[names.index(query["after_id"]) + 1 :] if "after_id" in query else names
         shown = rest[:size]
     return {
-        "data": [anthropic_model(engine, alias) for alias in shown],
+        "data": [anthropic_model(host, alias) for alias in shown],
         "has_more": len(rest) > len(shown),
         "first_id": shown[0] if shown else None,
         "last_id": shown[-1] if shown else None,
@@ -173,15 +173,15 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _created(engine: Engine, alias: str) -> int:
+def _created(host: Host, alias: str) -> int:
     """When the model's file was written; of a model that is elsewhere, when the server was started."""
     try:
-        return int(Path(engine.settings(alias).model).stat().st_mtime)
+        return int(Path(host.settings(alias).model).stat().st_mtime)
     except OSError:
         return STARTED
 
 
-def _context(engine: Engine, alias: str) -> int | None:
+def _context(host: Host, alias: str) -> int | None:
     """The context in tokens; None: it is known once the model is loaded."""
-    loaded = engine.loaded.get(alias)
-    return loaded.context.tokens if loaded is not None else engine.settings(alias).n_ctx or None
+    loaded = host.loaded.get(alias)
+    return loaded.context.tokens if loaded is not None else host.settings(alias).n_ctx or None

@@ -11,7 +11,7 @@ import contextlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -27,18 +27,21 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ... import __version__
-from ...api import errors, messages, responses
+from ...api import messages, responses
+from ...api.chat import ChatWriter
+from ...api.errors import ClientGone, Unauthorized
+from ...api.errors import body as error_body
 from ...api.tools import Toolbox
 from ...core import RequestError
-from .. import HarmonyChatHandler, ProcessorFactory
-from . import about, chat, stock
-from .engine import Engine, Generation
+from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
+from . import about, chat, errors, stock
+from .host import Host, Turn
 from .metrics import Metrics
 from .record import Record
 from .settings import ModelSettings, ServerSettings
 from .store import Seal, Store, Stored
 
-__all__ = ["create_app", "create_engine"]
+__all__ = ["create_app", "create_host"]
 
 Json: TypeAlias = "dict[str, Any]"
 T = TypeVar("T")
@@ -47,10 +50,10 @@ MODEL_HEADER = "x-harmony-model"
 """On replies: the model that answered, percent-encoded where its name is not plain ASCII."""
 
 
-def create_engine(
+def create_host(
     models: Sequence[ModelSettings], max_queue: int, logits_processors: ProcessorFactory | None = None
-) -> Engine:
-    """An engine whose models with chat format `harmony` are served by the chat handler with the settings' defaults.
+) -> Host:
+    """A host whose models with chat format `harmony` are served by the chat handler with the settings' defaults.
 
     :param logits_processors: see `HarmonyChatHandler`.
     """
@@ -65,15 +68,15 @@ def create_engine(
             handler.prepare(llama)
             llama.chat_handler = handler
 
-    return Engine(models, max_queue, prepare)
+    return Host(models, max_queue, prepare)
 
 
-def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
+def create_app(host: Host, settings: ServerSettings) -> FastAPI:
     """The server's ASGI application.
 
-    :param engine: its models; `load()` it before the first request.
+    :param host: its models; `load()` it before the first request.
     """
-    server = _Server(engine, settings)
+    server = _Server(host, settings)
     app = FastAPI(
         title="harmony-plugin",
         version=__version__,
@@ -96,18 +99,18 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     app.add_middleware(_Observed, metrics=server.metrics)
     app.include_router(server.router(app.openapi))
 
-    stock.include_routes(app, settings, authenticate=server.authenticate, turn=engine.turn, admit=server.admit)
+    stock.include_routes(app, settings, authenticate=server.authenticate, turn=host.alone, admit=server.admit)
     return app
 
 
 class _Server:
-    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
-        self.engine = engine
+    def __init__(self, host: Host, settings: ServerSettings) -> None:
+        self.host = host
         self.settings = settings
         self.store = Store(settings.stored_responses)
         self.seal = Seal(settings.reasoning_key)
-        self.metrics = Metrics(lambda: len(engine.line), lambda: int(engine.running is not None))
-        engine.on_chunk = self.metrics.chunks.inc
+        self.metrics = Metrics(lambda: len(host.line), lambda: int(host.running is not None))
+        host.on_item = self.metrics.chunks.inc
         self._key = settings.api_key.encode() if settings.api_key is not None else None
 
     def router(self, openapi: Callable[[], Json]) -> APIRouter:
@@ -144,7 +147,7 @@ class _Server:
         :raises Unauthorized: it is another one, or none.
         """
         if not self._admitted(request):
-            raise errors.Unauthorized
+            raise Unauthorized
 
     def _admitted(self, request: Request) -> bool:
         if self._key is None:
@@ -159,28 +162,28 @@ class _Server:
         with contextlib.suppress(ValueError):  # the route refuses what is no JSON
             given = await request.json()
         named = given.get("model") if isinstance(given, dict) else None
-        self.engine.line.check(self._choose(request, named if isinstance(named, str) else None))
+        self.host.line.check(self._choose(request, named if isinstance(named, str) else None))
 
     def _choose(self, request: Request, named: str | None) -> str:
         """The alias of the model that answers; the reply's header tells it.
 
         :raises RequestError: there is no model of that name, and the settings do not let another one answer.
         """
-        if named and self.settings.strict_models and self.engine.find(named) is None:
+        if named and self.settings.strict_models and self.host.find(named) is None:
             raise self._no_model(named)
         record: Record = request.scope[RECORD]
-        record.model = self.engine.resolve(named)
+        record.model = self.host.resolve(named)
         return record.model
 
     def _no_model(self, named: str) -> RequestError:
-        what = f"The model '{named}' does not exist. Served here: {', '.join(self.engine.aliases)}"
+        what = f"The model '{named}' does not exist. Served here: {', '.join(self.host.aliases)}"
         return RequestError(what, "model", "model_not_found", 404)
 
     # Operations
 
     async def root(self, request: Request) -> Response:
         keyed = self._key is not None
-        told = about.summary(self.engine, keyed=keyed, shown=self._admitted(request))
+        told = about.summary(self.host, keyed=keyed, shown=self._admitted(request))
         headers = {"vary": "accept"}
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(about.page(told, request.scope.get("root_path", "")), headers=headers)
@@ -194,7 +197,7 @@ class _Server:
         return {"status": "ok"}
 
     async def readyz(self) -> JSONResponse:
-        ready = self.engine.ready
+        ready = self.host.ready
         return JSONResponse({"status": "ready" if ready else "no model loaded"}, 200 if ready else 503)
 
     async def show_metrics(self) -> Response:
@@ -204,87 +207,95 @@ class _Server:
 
     async def list_models(self, request: Request) -> Json:
         if errors.speaks_anthropic(request):
-            return about.anthropic_models(self.engine, request.query_params)
-        return {"object": "list", "data": [about.openai_model(self.engine, alias) for alias in self.engine.aliases]}
+            return about.anthropic_models(self.host, request.query_params)
+        return {"object": "list", "data": [about.openai_model(self.host, alias) for alias in self.host.aliases]}
 
     async def show_model(self, request: Request, model: str) -> Json:
-        alias = self.engine.find(model)
+        alias = self.host.find(model)
         if alias is None:
             raise self._no_model(model)
         shape = about.anthropic_model if errors.speaks_anthropic(request) else about.openai_model
-        return shape(self.engine, alias)
+        return shape(self.host, alias)
 
     # The three APIs
 
     async def create_chat(self, request: Request) -> Response:
         given = chat.check(await self._body(request))
-        wants_usage = _asks_for_usage(given)
-        if given.get("stream") and isinstance(given.setdefault("stream_options", {}), dict):
-            given["stream_options"] = {**given["stream_options"], "include_usage": True}  # for the metrics
-        turn = await self._begin(request, given)
-        if not given.get("stream"):
-            completion = await self._whole(turn)
+        exchange = await self._begin(request, given, as_chat=True)
+        reply = exchange.reply
+        if isinstance(reply, chat.StockReply):
+            if exchange.streamed:
+                return _Events(exchange, self._stock_events(exchange), self.settings)
+            (completion,) = await self._whole(exchange)
             return JSONResponse(completion)
-        return _Events(turn, self._chat_events(turn, wants_usage), self.settings)
+        writer = reply.writer()
+        if exchange.streamed:
+            return _Events(exchange, self._chat_events(exchange, writer), self.settings)
+        return JSONResponse(writer.whole(await self._whole(exchange), reply.usage))
 
-    async def _chat_events(self, turn: _Turn, wants_usage: bool) -> AsyncIterator[bytes]:
+    async def _chat_events(self, exchange: _Exchange, writer: ChatWriter) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._chunks(turn):
-                if not wants_usage:
-                    chunk.pop("usage", None)
-                    if not chunk["choices"]:
-                        continue
+            async for piece in self._items(exchange):
+                for chunk in writer.chunk(piece):
+                    yield _event(chunk)
+            for chunk in writer.last(exchange.reply.usage):
                 yield _event(chunk)
             yield b"data: [DONE]\n\n"
         except Exception as error:
-            yield _event(errors.body(turn.failed(error), anthropic=False))
+            yield _event(error_body(exchange.failed(error), anthropic=False))
+
+    async def _stock_events(self, exchange: _Exchange) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._items(exchange):
+                yield _event(chunk)
+            yield b"data: [DONE]\n\n"
+        except Exception as error:
+            yield _event(error_body(exchange.failed(error), anthropic=False))
 
     async def create_response(self, request: Request) -> Response:
-        asked, earlier, toolbox, body, history = self._read_response(await self._body(request))
-        items = [*earlier.items, *earlier.response["output"]] if earlier is not None else []
-        items += responses.input_items(asked)
+        asked, earlier, toolbox, body = self._read_response(await self._body(request))
+        items = [*earlier, *responses.input_items(asked)]
         try:
-            turn = await self._begin(request, _with_usage(chat.check(body)))
+            exchange = await self._begin(request, chat.check(body))
         except RequestError as error:
             raise responses.rename(error) from error
-        translation = responses.Translation(asked, turn.model, toolbox, self.seal.close)
+        writer = responses.ResponseWriter(asked, exchange.model, toolbox, self.seal.close)
 
         def remember() -> None:
             if asked.store is not False:
-                reply = translation.message()
-                messages = [*history, reply] if reply is not None else history
-                self.store.put(Stored(messages, items, translation.response))
+                self.store.put(Stored(items, writer.response))
 
-        if asked.stream:
-            return _Events(turn, self._response_events(turn, translation, remember), self.settings)
-        for _ in (*translation.feed(responses.chunk_of(await self._whole(turn))), *translation.finish()):
-            pass
+        if exchange.streamed:
+            return _Events(exchange, self._response_events(exchange, writer, remember), self.settings)
+        response = writer.whole(await self._whole(exchange), exchange.reply.usage)
         remember()
-        return JSONResponse(translation.response)
+        return JSONResponse(response)
 
-    def _read_response(self, body: Any) -> tuple[responses.ResponsesRequest, Stored | None, Toolbox, Json, list[Json]]:
-        """The request in `body`, what it goes on from, its tools, the chat request that it means, and its messages."""
+    def _read_response(self, body: Any) -> tuple[responses.ResponsesRequest, Sequence[Json], Toolbox, Json]:
+        """The request in `body`, the items that it goes on from, its tools, and the chat request that it means."""
         asked = responses.resolve(responses.check(body), self.store.item)
         previous = asked.previous_response_id
-        earlier = self.store.get(previous, "previous_response_id") if previous is not None else None
+        earlier: Sequence[Json] = ()
+        if previous is not None:
+            stored = self.store.get(previous, "previous_response_id")
+            earlier = [*stored.items, *stored.response["output"]]
         toolbox = Toolbox(asked.tools)
-        messages = earlier.messages if earlier is not None else ()
-        return asked, earlier, toolbox, *responses.to_chat(asked, toolbox, messages, self.seal.open)
+        return asked, earlier, toolbox, responses.to_chat(asked, toolbox, earlier, self.seal.open)
 
     async def _response_events(
-        self, turn: _Turn, translation: responses.Translation, remember: Callable[[], None]
+        self, exchange: _Exchange, writer: responses.ResponseWriter, remember: Callable[[], None]
     ) -> AsyncIterator[bytes]:
         try:
-            for event in translation.start():
+            for event in writer.start():
                 yield _event(event, event["type"])
-            async for chunk in self._chunks(turn):
-                for event in translation.feed(chunk):
+            async for piece in self._items(exchange):
+                for event in writer.feed(piece):
                     yield _event(event, event["type"])
             # Before the last event: a client may go on from this response as soon as it has seen that.
-            last = list(translation.finish())
+            last = list(writer.finish(exchange.reply.usage))
             remember()
         except Exception as error:
-            last = list(translation.fail(turn.failed(error)))
+            last = list(writer.fail(exchange.failed(error)))
         for event in last:
             yield _event(event, event["type"])
 
@@ -308,7 +319,7 @@ class _Server:
         )
 
     async def count_input_tokens(self, request: Request) -> Json:
-        *_, body, _ = self._read_response(await self._body(request))
+        *_, body = self._read_response(await self._body(request))
         try:
             return {"object": "response.input_tokens", "input_tokens": await self._count(request, chat.check(body))}
         except RequestError as error:
@@ -324,30 +335,24 @@ class _Server:
 
     async def create_message(self, request: Request) -> Response:
         asked = messages.check(await self._body(request))
-        turn = await self._begin(request, _with_usage(chat.check(messages.to_chat(asked))), announce=True)
-        translation = messages.Translation(asked, turn.model)
-        if asked.stream:
-            return _Events(turn, self._message_events(turn, translation), self.settings)
-        for _ in (*translation.feed(responses.chunk_of(await self._whole(turn))), *translation.finish()):
-            pass
-        return JSONResponse(translation.message)
+        exchange = await self._begin(request, chat.check(messages.to_chat(asked)))
+        thinking = asked.thinking is None or asked.thinking.type != "disabled"
+        writer = messages.MessageWriter(exchange.model, thinking=thinking)
+        if exchange.streamed:
+            return _Events(exchange, self._message_events(exchange, writer), self.settings)
+        return JSONResponse(writer.whole(await self._whole(exchange), exchange.reply.usage))
 
-    async def _message_events(self, turn: _Turn, translation: messages.Translation) -> AsyncIterator[bytes]:
+    async def _message_events(self, exchange: _Exchange, writer: messages.MessageWriter) -> AsyncIterator[bytes]:
         try:
-            begun = False
-            async for chunk in self._chunks(turn):
-                events: Iterable[Json]
-                if not begun:
-                    begun = True
-                    events = translation.start((chunk.get("usage") or {}).get("prompt_tokens", 0))
-                else:
-                    events = translation.feed(chunk)
-                for event in events:
+            for event in writer.start(exchange.reply.usage):
+                yield _event(event, event["type"])
+            async for piece in self._items(exchange):
+                for event in writer.feed(piece):
                     yield _event(event, event["type"])
-            for event in translation.finish():
+            for event in writer.finish(exchange.reply.usage):
                 yield _event(event, event["type"])
         except Exception as error:
-            yield _event(errors.body(turn.failed(error), anthropic=True), "error")
+            yield _event(error_body(exchange.failed(error), anthropic=True), "error")
 
     async def count_tokens(self, request: Request) -> Json:
         asked = messages.check(await self._body(request), counting=True)
@@ -358,7 +363,7 @@ class _Server:
     async def _count(self, request: Request, body: Json) -> int:
         """How many tokens the prompt of a chat request has."""
         self._choose(request, body.get("model"))
-        llama = self.engine.current
+        llama = self.host.current
         if llama is None:
             raise RequestError("No model is loaded.", None, "model_not_loaded", 503)
         # Needs the vocabulary, not the engine, so it waits for nobody.
@@ -377,13 +382,13 @@ class _Server:
                     what = f"The body is larger than {self.settings.max_body_mb} MB."
                     raise RequestError(what, None, "too_large", 413)
         except ClientDisconnect as error:
-            raise errors.ClientGone from error
+            raise ClientGone from error
         try:
             return from_json(bytes(received), allow_inf_nan=False)
         except ValueError as error:
             raise RequestError(f"The body is not JSON: {error}", None, "invalid_json") from error
 
-    async def _begin(self, request: Request, given: Mapping[str, Any], *, announce: bool = False) -> _Turn:
+    async def _begin(self, request: Request, given: Mapping[str, Any], *, as_chat: bool = False) -> _Exchange:
         """Wait for a turn and for the handler to take the request.
 
         :raises ClientGone: when the client did not wait.
@@ -391,51 +396,54 @@ class _Server:
         model = self._choose(request, given.get("model"))
         record: Record = request.scope[RECORD]
         record.streamed = bool(given.get("stream"))
-        call = chat.call(stock.chat_handler, given, model, announce=announce, observe=record.observe)
-        turn = _Turn(self.engine.generate(model, call), model, request.scope["route"].path, record)
+        call = chat.call(stock.chat_handler, given, model, observe=record.observe, as_chat=as_chat)
+        turn = record.turn = self.host.turn(model, call)
+        endpoint = request.scope["route"].path
         try:
-            await _unless_gone(request, turn.generation.start())
+            reply = await _unless_gone(request, turn.start())
         except BaseException as error:
-            turn.generation.cancel()
-            if isinstance(error, errors.ClientGone):
-                self.metrics.cancelled.labels(turn.endpoint).inc()
+            turn.cancel()
+            if isinstance(error, ClientGone):
+                self.metrics.cancelled.labels(endpoint).inc()
             raise
-        return turn
+        return _Exchange(turn, reply, model, endpoint, record)
 
-    async def _whole(self, turn: _Turn) -> Json:
-        async for completion in turn.generation:
-            self.metrics.tokens(turn.model, completion.get("usage"))
-            turn.record.chunk(completion)
-            return completion
+    async def _whole(self, exchange: _Exchange) -> list[Any]:
+        """All items of a reply that was not to be streamed."""
+        async for items in exchange.turn:
+            self.metrics.tokens(exchange.model, exchange.reply.usage)
+            return items  # type: ignore[no-any-return]
         raise AssertionError("the chat handler gave no reply")
 
-    async def _chunks(self, turn: _Turn) -> AsyncIterator[Json]:
-        """The chunks of a stream, counted."""
+    async def _items(self, exchange: _Exchange) -> AsyncIterator[Any]:
+        """The items of a stream, as they come."""
+        record, endpoint = exchange.record, exchange.endpoint
         try:
-            async for chunk in turn.generation:
-                if turn.first and chunk.get("choices"):
-                    turn.first = False
-                    turn.record.first = time.monotonic()
-                    self.metrics.first.labels(turn.endpoint).observe(turn.record.first - turn.record.since)
-                turn.record.chunk(chunk)
-                if chunk.get("object") and chunk.get("usage"):
-                    self.metrics.tokens(turn.model, chunk["usage"])
-                yield chunk
+            async for item in exchange.turn:
+                if record.first is None:
+                    record.first = time.monotonic()
+                    self.metrics.first.labels(endpoint).observe(record.first - record.since)
+                yield item
+            self.metrics.tokens(exchange.model, exchange.reply.usage)
         except asyncio.CancelledError:
-            self.metrics.cancelled.labels(turn.endpoint).inc()
-            turn.record.cancelled = True
+            self.metrics.cancelled.labels(endpoint).inc()
+            record.cancelled = True
             raise
 
 
-class _Turn:
-    """One request's way through the server."""
+class _Exchange:
+    """A request that was taken, and its reply."""
 
-    def __init__(self, generation: Generation, model: str, endpoint: str, record: Record) -> None:
-        self.generation = record.generation = generation
+    def __init__(self, turn: Turn, reply: Choices | chat.StockReply, model: str, endpoint: str, record: Record) -> None:
+        self.turn = turn
+        self.reply = reply
         self.model = model
         self.endpoint = endpoint
         self.record = record
-        self.first = True
+
+    @property
+    def streamed(self) -> bool:
+        return self.record.streamed
 
     def failed(self, error: BaseException) -> RequestError:
         """What the client of a stream that has begun is told of `error`."""
@@ -446,19 +454,19 @@ class _Turn:
 class _Events(EventSourceResponse):
     """Server-sent events of one turn. However the response ends, the generation ends with it."""
 
-    def __init__(self, turn: _Turn, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
+    def __init__(self, exchange: _Exchange, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
         super().__init__(
             events,
             sep="\n",
             ping_message_factory=bytes if settings.disable_ping_events else None,  # type: ignore[arg-type]
         )
-        self._turn = turn
+        self._turn = exchange.turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._turn.generation.cancel()
+            self._turn.cancel()
 
 
 RECORD = "harmony_plugin.record"
@@ -497,7 +505,7 @@ class _Observed:
             record.endpoint = getattr(scope.get("route"), "path", "other")
             record.path = None if "route" in scope else scope["path"]
             record.error = record.error or scope.get(errors.TOLD)
-            record.cancelled = record.cancelled or isinstance(record.error, errors.ClientGone)
+            record.cancelled = record.cancelled or isinstance(record.error, ClientGone)
             self._metrics.requests.labels(record.endpoint, str(record.status)).inc()
             self._metrics.duration.labels(record.endpoint).observe(time.monotonic() - record.since)
             record.close()
@@ -514,7 +522,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise errors.ClientGone
+        raise ClientGone
     finally:
         for task in (working, watching):
             if not task.done():
@@ -525,15 +533,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _asks_for_usage(given: Mapping[str, Any]) -> bool:
-    options = given.get("stream_options")
-    return isinstance(options, dict) and bool(options.get("include_usage"))
-
-
-def _with_usage(given: Json) -> Json:
-    return {**given, "stream_options": {"include_usage": True}} if given.get("stream") else given
 
 
 def _event(value: Any, name: str | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: the body handed to the chat handler, field by field.
+"""`/v1/chat/completions`: the body handed to the chat handler, field by field, and what the engine does with its turn.
 
 The handler judges the fields, and its `RequestError` names the one that is wrong; a second check here would only
 drift from it. Other APIs are translated to this one's fields, so this module knows nothing of them.
@@ -6,15 +6,15 @@ drift from it. Other APIs are translated to this one's fields, so this module kn
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeAlias
 
-from ...core import RequestError
-from .. import HarmonyChatHandler, Usage
-from .engine import Call
+from ...api.reply import Ending, Piece, TokenLogprob, Usage
+from ...core import Ended, Event, Field, Message, RequestError, Started, Text, ToolCallDelta
+from ..handler import HarmonyChatHandler
+from .host import Call, Taken
 
-__all__ = ["call", "check"]
+__all__ = ["StockReply", "call", "check"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -72,40 +72,125 @@ def call(
     given: Mapping[str, Any],
     model: str,
     *,
-    announce: bool = False,
-    observe: Callable[[Usage], None] | None = None,
+    observe: Callable[[Usage], None],
+    as_chat: bool = False,
 ) -> Call:
-    """What the engine does with its turn: one call of the model's chat handler.
+    """What the engine does with its turn: one call of the model's chat handler. A whole reply is generated before it
+    counts as taken, and is one item, a list of pieces.
 
     :param given: the handler's keyword arguments.
     :param model: the name that the reply carries.
-    :param announce: give the prompt's length in a chunk of its own, before the prompt is evaluated.
-    :param observe: told what the reply came to, in the engine's thread; only for chat format `harmony`.
+    :param observe: told what the reply came to once it has ended, however it did, in the engine's thread.
+    :param as_chat: the items of a `StockReply` are what its handler gives, which is written as the chat API has it.
     """
 
-    def run(llama: Any, cancelled: Callable[[], bool]) -> Json | Iterable[Json]:
+    def run(llama: Any, cancelled: Callable[[], bool]) -> Taken:
         handler = handler_of(llama)
         fields = {**given, "llama": llama, "model": model, "cancelled": cancelled}
-        harmony = isinstance(handler, HarmonyChatHandler)
-        result = handler(**fields, observe=observe) if harmony else _other(handler, fields)
-        if announce and not isinstance(result, dict):
-            return itertools.chain([{"usage": {"prompt_tokens": _prompt_tokens(handler, fields)}}], result)
-        return result
+        if isinstance(handler, HarmonyChatHandler):
+            reply: Any = handler.replies(**fields, observe=observe)
+            items: Iterable[Any] = reply
+        else:
+            reply = StockReply(_stock(handler, fields), observe)
+            items = reply.chunks() if as_chat else reply
+        return Taken(reply, items if given.get("stream") else [list(items)])
 
     return run
 
 
-def _other(handler: Callable[..., Json | Iterable[Json]], fields: Json) -> Json | Iterable[Json]:
-    """A reply of one of llama-cpp-python's own chat handlers, for a model with another chat format."""
+def _stock(handler: Callable[..., Any], fields: Json) -> Json | Iterable[Json]:
     fields.setdefault("max_tokens", fields.pop("max_completion_tokens", None))
     try:
-        return handler(**fields)
+        return handler(**fields)  # type: ignore[no-any-return]
     except (ValueError, TypeError, KeyError) as error:  # what these raise for messages that they cannot take
         raise RequestError(
             f"The model's chat format cannot take this request: {error}", None, "invalid_value"
         ) from error
 
 
-def _prompt_tokens(handler: Any, fields: Mapping[str, Any]) -> int:
-    prompt = getattr(handler, "prompt", None)
-    return len(prompt(**fields)) if prompt is not None else 0
+class StockReply:
+    """A reply of one of llama-cpp-python's own chat handlers, for a model with another chat format.
+
+    Iterating gives its pieces, for the APIs that are written from them.
+
+    :ivar usage: as far as the handler tells it.
+    """
+
+    def __init__(self, given: Json | Iterable[Json], observe: Callable[[Usage], None]) -> None:
+        self.usage = Usage()
+        self._observe = observe
+        self._given = [given] if isinstance(given, dict) else given
+
+    def chunks(self) -> Iterator[Json]:
+        """What the handler gave: a completion, or chunks of one."""
+        try:
+            for chunk in self._given:
+                self._note(chunk)
+                yield chunk
+        finally:
+            self._observe(self.usage)
+
+    def _note(self, chunk: Json) -> None:
+        told = chunk.get("usage")
+        if told:
+            self.usage.prompt, self.usage.completion = told.get("prompt_tokens", 0), told.get("completion_tokens", 0)
+            self.usage.cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens")
+        for choice in chunk.get("choices") or ():
+            self.usage.finish = choice.get("finish_reason") or self.usage.finish
+
+    def __iter__(self) -> Iterator[Piece]:
+        reading = _Reading()
+        for chunk in self.chunks():
+            for choice in (chunk.get("choices") or ())[:1]:
+                events = reading.events(choice.get("delta") or choice.get("message") or {})
+                if events:
+                    yield Piece(events, _logprobs(choice))
+        yield Piece(reading.close(), (), Ending(ENDINGS.get(self.usage.finish or "", "stop")))
+
+
+class _Reading:
+    """Chat deltas as events: a message ends where another field, or another call, begins."""
+
+    def __init__(self) -> None:
+        self._open: tuple[Field, int | None] | None = None
+
+    def events(self, delta: Mapping[str, Any]) -> list[Event]:
+        events: list[Event] = []
+        if delta.get("content"):
+            self._text(events, "content", delta["content"])
+        for number, call in enumerate(delta.get("tool_calls") or ()):
+            index, function = call.get("index", number), call.get("function") or {}
+            started = ToolCallDelta(index, call.get("id"), function.get("name"))
+            self._text(events, "tool_call", function.get("arguments") or "", started)
+        return events
+
+    def close(self) -> list[Event]:
+        if self._open is None:
+            return []
+        (field, index), self._open = self._open, None
+        return [Ended(field, _MESSAGE, index)]
+
+    def _text(self, events: list[Event], field: Field, text: str, call: ToolCallDelta | None = None) -> None:
+        index = None if call is None else call.index
+        if self._open != (field, index):
+            events += self.close()
+            events.append(Started(field, _MESSAGE, call))
+            self._open = field, index
+        events.append(Text(field, text, index))
+
+
+ENDINGS: dict[str, Literal["length", "tool_calls"]] = {"length": "length", "tool_calls": "tool_calls"}
+_MESSAGE = Message("assistant", None, None, None, "")
+
+
+def _logprobs(choice: Mapping[str, Any]) -> list[TokenLogprob]:
+    entries = (choice.get("logprobs") or {}).get("content") or ()
+    return [
+        TokenLogprob(_bytes(entry), entry["logprob"], tuple((_bytes(t), t["logprob"]) for t in entry["top_logprobs"]))
+        for entry in entries
+    ]
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    given = entry.get("bytes")
+    return str(entry["token"]).encode() if given is None else bytes(given)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ...api.reply import Usage
 
 __all__ = ["Metrics"]
 
@@ -49,15 +50,13 @@ class Metrics:
         Gauge("harmony_requests_waiting", "Requests in line", registry=self.registry).set_function(waiting)
         Gauge("harmony_requests_running", "Requests generating", registry=self.registry).set_function(running)
 
-    def tokens(self, model: str, usage: Mapping[str, Any] | None) -> None:
-        """Count a finished reply by its OpenAI usage object."""
-        if not usage:
-            return
+    def tokens(self, model: str, usage: Usage) -> None:
+        """Count a finished reply."""
         kinds = {
-            "prompt": usage.get("prompt_tokens"),
-            "prompt_cached": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-            "completion": usage.get("completion_tokens"),
-            "reasoning": (usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+            "prompt": usage.prompt,
+            "prompt_cached": usage.cached,
+            "completion": usage.completion,
+            "reasoning": usage.reasoning,
         }
         for kind, count in kinds.items():
             if count:

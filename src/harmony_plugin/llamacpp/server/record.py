@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
+from ...api.reply import Usage
 from ...core import RequestError
-from .. import Usage
-from .engine import Generation
+from .host import Turn
 
 __all__ = ["Record"]
 
@@ -45,46 +43,22 @@ class Record:
         self.streamed = False
         self.cancelled = False
         self.error: RequestError | None = None
-        self.finish: str | None = None
         self.first: float | None = None
-        self.generation: Generation | None = None
-        self._tokens: dict[str, int | None] = {}
-        self._rate: float | None = None
-        self._issues: list[str] = []
+        self.turn: Turn | None = None
+        self.usage: Usage | None = None
 
     def observe(self, usage: Usage) -> None:
-        """Take over what the chat handler counted, of a reply that is complete or not. Called in any thread."""
-        self._tokens = {
-            "in": usage.prompt,
-            "cached": usage.cached,
-            "out": usage.completion,
-            "reasoning": usage.reasoning,
-        }
-        self.first, self._rate, self._issues = usage.first or self.first, usage.rate, usage.issues
-
-    def chunk(self, chunk: Mapping[str, Any]) -> None:
-        """Take note of a chat completion, or of a chunk of one."""
-        usage = chunk.get("usage")
-        if usage and not self._tokens and "completion_tokens" in usage:
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-            reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-            self._tokens = {
-                "in": usage.get("prompt_tokens"),
-                "cached": cached,
-                "out": usage["completion_tokens"],
-                "reasoning": reasoning,
-            }
-        for choice in chunk.get("choices") or ():
-            self.finish = choice.get("finish_reason") or self.finish
+        """Take over what a reply came to that has ended, complete or not. Called in the engine's thread."""
+        self.usage = usage
 
     def close(self) -> None:
         """The reply was sent, or nobody waits for it. Logged once the engine is done with it, too: a reply that was
         broken off is counted only then."""
         self.ended = time.monotonic()
-        if self.generation is None:
+        if self.turn is None:
             self._log()
         else:
-            self.generation.when_done(self._log)
+            self.turn.when_done(self._log)
 
     def _log(self) -> None:
         level = logging.WARNING if self.status >= 500 else logging.INFO
@@ -95,18 +69,21 @@ class Record:
     def line(self) -> str:
         """The request in one line: words, then `name=value`."""
         assert self.ended is not None
-        outcome = "cancelled" if self.cancelled else self.finish
+        usage = self.usage or Usage()
+        outcome = "cancelled" if self.cancelled else usage.finish
         if self.error is not None:
             outcome = self.error.code or "error"
         where = self.endpoint if self.path is None else quote(self.path)[:80]
         words = [self.method, where, str(self.status or "-"), outcome]
+        first = usage.first or self.first
+        counted = {"in": usage.prompt, "cached": usage.cached, "out": usage.completion, "reasoning": usage.reasoning}
         fields = {
             "model": self.model,
-            **self._tokens,
-            "first": None if self.first is None else f"{self.first - self.since:.3f}s",
-            "rate": None if self._rate is None else f"{self._rate:.1f}tok/s",
+            **({} if self.usage is None else counted),
+            "first": None if first is None else f"{first - self.since:.3f}s",
+            "rate": None if usage.rate is None else f"{usage.rate:.1f}tok/s",
             "total": f"{self.ended - self.since:.3f}s",
-            "issues": ",".join(sorted(set(self._issues))) or None,
+            "issues": ",".join(sorted(set(usage.issues))) or None,
             "stream": "yes" if self.streamed else None,
             "id": self.identifier,
         }

@@ -22,8 +22,8 @@ from rich.progress import Progress as Bars
 
 from .. import ProcessorFactory
 from . import about, stock
-from .app import create_app, create_engine
-from .engine import Engine, Progress
+from .app import create_app, create_host
+from .host import Host, Progress
 from .settings import Chosen, Flags, SettingsError, complain, read_settings, say
 
 __all__ = ["main"]
@@ -56,8 +56,8 @@ def main(
     if chosen.ignored:
         complain(f"{', '.join(chosen.ignored)}: not read, the config file replaces flags; set it there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    engine = create_engine(chosen.models, chosen.server.max_queue, factory)
-    app = create_app(engine, chosen.server)
+    host = create_host(chosen.models, chosen.server.max_queue, factory)
+    app = create_app(host, chosen.server)
     config = uvicorn.Config(
         app,
         host=chosen.host,
@@ -94,7 +94,7 @@ def main(
                 check()
                 progress(what, share)
 
-            engine.load(show)
+            host.load(show)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -102,14 +102,14 @@ def main(
         complain(f"cannot serve model {file}: {_not_loaded(error).removeprefix(f'{file}: ')}")
         sys.exit(NO_MODEL)
     try:
-        _Server(config, engine, keyed=chosen.server.api_key is not None).run(sockets)
+        _Server(config, host, keyed=chosen.server.api_key is not None).run(sockets)
     except OSError as error:  # somebody else began to listen while the model was loaded
         complain(_not_bound(chosen, error))
         sys.exit(NO_ADDRESS)
     except KeyboardInterrupt:
         pass
     finally:
-        engine.close()
+        host.close()
 
 
 @contextmanager
@@ -139,16 +139,16 @@ def interruptible() -> Iterator[Callable[[], None]]:
 class _Server(uvicorn.Server):
     """Says what is served, once it is."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, *, keyed: bool) -> None:
+    def __init__(self, config: uvicorn.Config, host: Host, *, keyed: bool) -> None:
         super().__init__(config)
-        self._engine = engine
+        self._host = host
         self._keyed = keyed
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         scheme = "https" if self.config.is_ssl else "http"
         port = sockets[0].getsockname()[1] if sockets else self.config.port
-        for line in about.banner(self._engine, scheme, self.config.host, port, keyed=self._keyed):
+        for line in about.banner(self._host, scheme, self.config.host, port, keyed=self._keyed):
             say(line)
 
 

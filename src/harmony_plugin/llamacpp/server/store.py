@@ -26,11 +26,9 @@ Json: TypeAlias = "dict[str, Any]"
 class Stored:
     """One reply that later requests can go on from.
 
-    :ivar messages: the chat messages that led to it, and its own.
     :ivar items: the input items that led to it, those of the replies before it included.
     """
 
-    messages: Sequence[Json]
     items: Sequence[Json]
     response: Json
 

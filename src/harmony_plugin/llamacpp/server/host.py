@@ -5,8 +5,8 @@ runs at a time and the others wait their turn, first come first served. The even
 chunks come from the thread through the loop. When the client goes, the running request is told to stop and the turn
 passes on as soon as the thread is really free.
 
-This module knows chat handlers (callables that give a dict or chunk dicts); it knows nothing of HTTP or of API
-shapes.
+This module knows what a request does with its turn only as a call that takes the request and gives items one by one;
+it knows nothing of HTTP or of API shapes.
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ...api.errors import Busy
 from ...core import RequestError
 from . import stock
 from .context import Context, Facts, Memory, choose, gib
 
-__all__ = ["Engine", "Generation", "Line", "Loaded", "Progress"]
+__all__ = ["Call", "Host", "Line", "Loaded", "Progress", "Taken", "Turn"]
 
 log = logging.getLogger("harmony_plugin.server")
 
-Chunk: TypeAlias = "dict[str, Any]"
-Call: TypeAlias = "Callable[[Any, Callable[[], bool]], Chunk | Iterable[Chunk]]"
-"""What a request does with its turn: given the loaded model and a check for cancellation, give a reply or chunks."""
+
+class Taken(NamedTuple):
+    """A request that was taken: what is known of its reply beforehand, and what generates it."""
+
+    reply: Any
+    items: Iterable[Any]
+
+
+Call: TypeAlias = "Callable[[Any, Callable[[], bool]], Taken]"
+"""What a request does with its turn: given the loaded model and a check for cancellation, take it or raise."""
 Progress: TypeAlias = "Callable[[str, float], None]"
 """Called with what is being loaded, in words, and the share done, 0.0 to 1.0."""
 
@@ -97,21 +103,20 @@ class Line:
         self._taken = False
 
 
-class Generation:
-    """One request's turn: an asynchronous iterator of its chunks. Leaving the `async with` block, at the end or because
-    the client has gone, stops the generation."""
+class Turn:
+    """One request's turn: an asynchronous iterator of its items, once it was started. Whoever began it cancels it when
+    nobody wants the rest."""
 
-    def __init__(self, engine: Engine, model: str, call: Call) -> None:
-        self._engine = engine
+    def __init__(self, host: Host, model: str, call: Call) -> None:
+        self._host = host
         self._model = model
         self._call = call
         self._loop = asyncio.get_running_loop()
         # Unbounded, but no longer than one reply: a client that reads slowly must not hold up the others.
-        self._chunks: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._cancelled = False
         self._started = False
         self._done = self._loop.create_future()
-        self._held: list[Chunk] = []
 
     @property
     def cancelled(self) -> bool:
@@ -129,93 +134,80 @@ class Generation:
         else:
             call()
 
-    async def start(self) -> None:
-        """Wait for the turn, then until the chat handler has taken the request (or, for a whole reply, answered it), so
-        that whatever is wrong with the request is raised here, before anything was sent. A stream's prompt is evaluated
-        after that: the client has its headers, and the pings that keep it waiting.
+    async def start(self) -> Any:
+        """Wait for the turn, then until the request was taken, so that whatever is wrong with it is raised here, before
+        anything was sent. A stream's prompt is evaluated after that: the client has its headers, and the pings that
+        keep it waiting.
 
+        :return: what is known of the reply.
         :raises RequestError: for what the client did wrong; `Busy` when the line is full.
         """
-        await self._engine.line.take(self._model)
+        await self._host.line.take(self._model)
         self._started = True
-        self._loop.run_in_executor(self._engine.thread, self._work)
-        first = await self._next()
-        if first:
-            self._held.append(first)
+        self._loop.run_in_executor(self._host.thread, self._work)
+        return await self._next()
 
-    async def __aenter__(self) -> Generation:
+    def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
-
-    def __aiter__(self) -> AsyncIterator[Chunk]:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        if not self._started:
-            await self.start()
-        if self._held:
-            return self._held.pop()
-        chunk = await self._next()
-        if chunk is None:
+    async def __anext__(self) -> Any:
+        item = await self._next()
+        if item is END:
             raise StopAsyncIteration
-        return chunk
+        return item
 
-    async def _next(self) -> Chunk | None:
-        item = await self._chunks.get()
-        if item is None or isinstance(item, BaseException):
-            self._chunks.put_nowait(None)  # asking again after the end is no error
+    async def _next(self) -> Any:
+        item = await self._items.get()
+        if item is END or isinstance(item, BaseException):
+            self._items.put_nowait(END)  # asking again after the end is no error
         if isinstance(item, BaseException):
             raise item
         return item
 
     def _work(self) -> None:
         """Runs in the engine's thread."""
-        put = self._chunks.put_nowait
-        last: BaseException | None = None
+        last: Any = END
         try:
             if not self._cancelled:
-                for chunk in self._run():
-                    if chunk:
-                        self._engine.on_chunk()
+                for item in self._run():
                     if self._cancelled:
                         break
-                    self._loop.call_soon_threadsafe(put, chunk)
+                    self._loop.call_soon_threadsafe(self._items.put_nowait, item)
         except BaseException as error:
             # `Cancelled`, or llama.cpp's complaint of a decode that was aborted: nobody waits for either.
             last = error
             if self._cancelled:
                 log.debug("generation stopped: %s", error)
         finally:
-            self._engine.running = None
+            self._host.running = None
             try:
                 self._loop.call_soon_threadsafe(self._ended, last)
             except RuntimeError:  # the loop is closed: the server is going down
                 log.debug("loop closed before a generation ended")
 
-    def _ended(self, error: BaseException | None) -> None:
-        self._chunks.put_nowait(error)
+    def _ended(self, last: Any) -> None:
+        self._items.put_nowait(last)
         self._done.set_result(None)
-        self._engine.line.give()
+        self._host.line.give()
 
-    def _run(self) -> Iterator[Chunk]:
-        llama = self._engine.model(self._model)
-        self._engine.running = self
-        result = self._call(llama, lambda: self._cancelled)
-        if isinstance(result, dict):
-            yield result
-            return
-        yield {}  # the request was taken: see start()
-        chunks = iter(result)
+    def _run(self) -> Iterator[Any]:
+        llama = self._host.model(self._model)
+        self._host.running = self
+        reply, given = self._call(llama, lambda: self._cancelled)
+        yield reply
+        items = iter(given)
         try:
-            yield from chunks
+            for item in items:
+                self._host.on_item()
+                yield item
         finally:
-            close = getattr(chunks, "close", None)
+            close = getattr(items, "close", None)
             if close is not None:
                 close()
+
+
+END = object()
+"""Behind the last item of a turn."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +222,7 @@ class Loaded:
     seconds: float
 
 
-class Engine:
+class Host:
     """The models of a server and the thread they run in.
 
     :param models: settings; the first is loaded at `load` and answers requests that name no known model, as in the
@@ -245,11 +237,11 @@ class Engine:
         max_queue: int,
         prepare: Callable[[Any, stock.ModelSettings], None] | None = None,
     ) -> None:
-        self.on_chunk: Callable[[], None] = lambda: None  # called in the engine's thread
+        self.on_item: Callable[[], None] = lambda: None  # called in the engine's thread
         self.max_queue = max_queue
         self.line = Line(max_queue)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self.running: Generation | None = None
+        self.running: Turn | None = None
         self.aliases = stock.aliases(models)
         self._settings = {
             alias: model.model_copy(update={"model_alias": alias})
@@ -379,12 +371,12 @@ class Engine:
         """The model in memory, for what needs no turn (counting tokens)."""
         return self._prepared
 
-    def generate(self, model: str, call: Call) -> Generation:
+    def turn(self, model: str, call: Call) -> Turn:
         """A turn for `call` on `model` (an alias)."""
-        return Generation(self, model, call)
+        return Turn(self, model, call)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[stock.LlamaProxy]:
+    async def alone(self) -> AsyncIterator[stock.LlamaProxy]:
         """The models, alone, for routes that are not ours."""
         await self.line.take(self.aliases[0])
         try:

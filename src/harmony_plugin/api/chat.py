@@ -1,0 +1,180 @@
+"""OpenAI's chat API: a reply's pieces as a chat completion, whole or in chunks.
+
+Pure translation: no HTTP, no engine. `request` reads what is asked.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from ..core import Ended, Event, Joiner, Started, Text, ToolCallDelta
+from ..prompts import custom_input
+from .reply import Ending, Piece, TokenLogprob, Usage
+
+__all__ = ["ChatWriter"]
+
+Json: TypeAlias = "dict[str, Any]"
+
+
+class ChatWriter:
+    """Writes one request's reply down: use either `whole` or `chunk` and `last`.
+
+    Args:
+        model: the name that the reply carries.
+        custom: names of custom tools, whose calls hold text.
+        logprobs: whether log probabilities were asked for.
+        include_usage: whether a stream tells its usage.
+        reasoning_content: send `reasoning_content` beside `reasoning`, the names that clients of DeepSeek's API and of
+            vLLM read.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        custom: Container[str] = frozenset(),
+        logprobs: bool = False,
+        include_usage: bool = False,
+        reasoning_content: bool = True,
+    ) -> None:
+        self._custom = custom
+        self._logprobs = logprobs
+        self._include_usage = include_usage
+        self._reasoning_content = reasoning_content
+        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._choices: dict[int, _Choice] = {}
+
+    def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
+        """The completion; `usage` is read once the pieces have come."""
+        choices = []
+        for index, (events, logprobs, ending) in sorted(_gathered(pieces).items()):
+            choice = _Choice(self._custom)
+            delta = choice.delta(events)
+            message = self._named({"role": "assistant", "content": None, "reasoning_content": None, **delta})
+            if "tool_calls" in message:
+                message["tool_calls"] = _whole_calls(message["tool_calls"])
+            told = _logprobs(logprobs) if self._logprobs else None
+            choices.append({"index": index, "message": message, "logprobs": told, **_done(ending)})
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.to_openai()}
+
+    def chunk(self, piece: Piece) -> Iterator[Json]:
+        """The chunks that a piece brings."""
+        choice = self._choices.get(piece.index)
+        delta: Json = {}
+        if choice is None:
+            choice = self._choices[piece.index] = _Choice(self._custom)
+        if piece.events:
+            delta = self._named(choice.delta(piece.events))
+        if not choice.begun and (delta or piece.logprobs or piece.ending is not None):
+            choice.begun = True
+            yield self._chunk(piece.index, {"role": "assistant"})
+        if delta or piece.logprobs:
+            yield self._chunk(piece.index, delta, logprobs=_logprobs(piece.logprobs) if piece.logprobs else None)
+        if piece.ending is not None:
+            yield self._chunk(piece.index, {}, **_done(piece.ending))
+
+    def last(self, usage: Usage) -> Iterator[Json]:
+        """The chunk behind those of all choices, if there is one."""
+        if self._include_usage:
+            yield {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage.to_openai()}
+
+    def _named(self, fields: Json) -> Json:
+        if "reasoning_content" in fields:
+            fields["reasoning"] = fields["reasoning_content"]
+            if not self._reasoning_content:
+                del fields["reasoning_content"]
+        return fields
+
+    def _chunk(
+        self,
+        index: int,
+        delta: Json,
+        *,
+        logprobs: Json | None = None,
+        finish_reason: str | None = None,
+        **more: Any,
+    ) -> Json:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason, **more}
+        chunk = {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        if self._include_usage:
+            chunk["usage"] = None
+        return chunk
+
+
+def _gathered(pieces: Iterable[Piece]) -> dict[int, tuple[list[Event], list[TokenLogprob], Ending | None]]:
+    """The pieces of each choice as one."""
+    choices: dict[int, tuple[list[Event], list[TokenLogprob], Ending | None]] = {}
+    for piece in pieces:
+        events, logprobs, _ = choices.get(piece.index) or ([], [], None)
+        events += piece.events
+        logprobs += piece.logprobs
+        choices[piece.index] = events, logprobs, piece.ending
+    return choices
+
+
+def _whole_calls(pieces: Iterable[Json]) -> list[Json]:
+    """A delta's calls as a message's."""
+    calls: dict[int, Json] = {}
+    for piece in pieces:
+        index = piece.pop("index")
+        if index in calls:
+            calls[index]["custom"] |= piece["custom"]
+        else:
+            calls[index] = piece
+    return list(calls.values())
+
+
+def _done(ending: Ending | None) -> Json:
+    """How a choice ended: the finish reason, and vLLM's `stop_reason` where a stop string ended it."""
+    assert ending is not None, "a choice without an end"
+    done: Json = {"finish_reason": ending.finish_reason}
+    return done if ending.stop_string is None else {**done, "stop_reason": ending.stop_string}
+
+
+def _logprobs(entries: Sequence[TokenLogprob]) -> Json:
+    return {"content": [entry.to_openai() for entry in entries], "refusal": None}
+
+
+class _Choice:
+    """One choice's events as deltas."""
+
+    def __init__(self, custom: Container[str]) -> None:
+        self.begun = False
+        self._joiner = Joiner()
+        self._custom = custom
+        # The call of a custom tool that is open, and what was written of it.
+        self._open: ToolCallDelta | None = None
+        self._written: list[str] = []
+
+    def delta(self, events: list[Event]) -> Json:
+        """What `events` add, as the chat API has it."""
+        if not self._custom:
+            return self._joiner.delta(events).to_openai()
+        calls: list[Json] = []
+        delta = self._joiner.delta([event for event in events if not self._is_custom(event, calls)]).to_openai()
+        if calls:
+            delta["tool_calls"] = sorted([*delta.get("tool_calls", ()), *calls], key=lambda call: call["index"])
+        return delta
+
+    def _is_custom(self, event: Event, calls: list[Json]) -> bool:
+        """Whether an event is of a custom tool's call. The model writes JSON around such a call's text, so the text is
+        there once the call is complete."""
+        if isinstance(event, Started):
+            self._open = call = event.call if event.call is not None and event.call.name in self._custom else None
+            if call is not None:
+                head = {"name": call.name, "input": ""}
+                calls.append({"index": call.index, "id": call.id, "type": "custom", "custom": head})
+            return call is not None
+        opened = self._open
+        if opened is None:
+            return False
+        if isinstance(event, Text):
+            self._written.append(event.text)
+        elif isinstance(event, Ended):
+            calls.append({"index": opened.index, "custom": {"input": custom_input("".join(self._written))}})
+            self._open = None
+            self._written.clear()
+        return True

@@ -1,0 +1,119 @@
+"""What a server hands to those who write a reply down: its pieces as they come, how it ended, and what it came to.
+
+Knows the core's events, and neither a server nor an API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from ..core import Event
+
+__all__ = ["Ending", "Piece", "Replies", "TokenLogprob", "Usage"]
+
+
+class TokenLogprob(NamedTuple):
+    """A content token's bytes, its log probability, and the likeliest tokens at its place with theirs."""
+
+    piece: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+    def to_openai(self) -> dict[str, Any]:
+        """The entry as both of OpenAI's APIs have it."""
+        return {
+            **_token(self.piece, self.logprob),
+            "top_logprobs": [_token(piece, logprob) for piece, logprob in self.top],
+        }
+
+
+def _token(piece: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}
+
+
+class Ending(NamedTuple):
+    """How a choice ended. ``stop_string``: the one that did it."""
+
+    finish_reason: Literal["length", "tool_calls", "stop"]
+    stop_string: str | None = None
+
+
+class Piece(NamedTuple):
+    """What comes next of a reply: events, and the log probabilities of the content tokens that begin in them.
+
+    ``ending``: this is the last piece of its choice. ``index``: the choice's number.
+    """
+
+    events: list[Event]
+    logprobs: Sequence[TokenLogprob] = ()
+    ending: Ending | None = None
+    index: int = 0  # type: ignore[assignment]  # shadows tuple.index
+
+
+@dataclass
+class Usage:
+    """What a request came to: its prompt once, and all its choices. Right when the reply has ended, however it did.
+
+    Attributes:
+        prompt: ids of the prompt; known as soon as the request was taken.
+        cached: those of them that were not evaluated again; None: nothing was generated.
+        completion: ids generated or put in, markers included.
+        reasoning: those of them whose text is reasoning.
+        first: `time.monotonic()` when the first text was there; None: there was none.
+        rate: tokens a second from then on; None where there were too few to tell.
+        finish: the finish reason of the choice that ended last; None: none did.
+        issues: codes of what was wrong with the output.
+    """
+
+    prompt: int = 0
+    cached: int | None = None
+    completion: int = 0
+    reasoning: int = 0
+    first: float | None = None
+    rate: float | None = None
+    finish: str | None = None
+    issues: list[str] = field(default_factory=list)
+
+    def to_openai(self) -> dict[str, Any]:
+        """As ``/v1/chat/completions`` has it."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached or 0},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+    def to_responses(self) -> dict[str, Any]:
+        """As ``/v1/responses`` has it."""
+        return {
+            "input_tokens": self.prompt,
+            "input_tokens_details": {"cached_tokens": self.cached or 0, "cache_write_tokens": 0},
+            "output_tokens": self.completion,
+            "output_tokens_details": {"reasoning_tokens": self.reasoning},
+            "total_tokens": self.prompt + self.completion,
+        }
+
+    def to_anthropic(self) -> dict[str, Any]:
+        """As ``/v1/messages`` has it, which counts the tokens read from the cache apart from ``input_tokens``."""
+        cached = self.cached or 0
+        return {
+            "input_tokens": max(0, self.prompt - cached),
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": cached,
+            "output_tokens": self.completion,
+        }
+
+
+class Replies(Protocol):
+    """A request that was taken: iterating generates its choices and gives their pieces.
+
+    Attributes:
+        usage: filled in as it goes.
+    """
+
+    usage: Usage
+
+    def __iter__(self) -> Iterator[Piece]: ...

@@ -1,0 +1,337 @@
+"""The chat handler: a chat request in, the pieces of its reply out, or an OpenAI chat completion, whole or as chunks.
+
+Puts the parts together. Building prompts, running the engine, constraining it, splitting what it writes and writing
+that down are done elsewhere. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+from ..api.chat import ChatWriter
+from ..api.defaults import Defaults
+from ..api.reply import Piece, Usage
+from ..api.request import ChatRequest, ContextOverflow
+from ..core import Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
+from ..prompts import PromptOptions, Prompts
+from .constraints import Allowed, Constraint, Grammars
+from .engine import Engine, Processor, stock_defaults
+from .generation import Generation, Opening
+
+__all__ = ["Choices", "HarmonyChatHandler", "ProcessorFactory"]
+
+ProcessorFactory = Callable[[Sequence[int], Mapping[str, Any]], Sequence[Processor]]
+"""`factory(prompt_ids, request_fields)`: the logits processors for one reply. They see the scores last."""
+
+log = logging.getLogger("harmony_plugin.llamacpp")
+
+
+@dataclass
+class Model:
+    """What is known of a loaded model: read once, kept as long as its `Llama`, shared by all handlers.
+
+    :raises ValueError: the vocabulary is not Harmony's; says what to do.
+    """
+
+    engine: Engine
+    dialect: Dialect
+    vocabulary: Vocabulary
+    opening: Opening
+    grammars: Grammars
+
+    @classmethod
+    def of(cls, llama: Any, prompts: Prompts) -> Model:
+        with _MODELS_LOCK:
+            model = _MODELS.get(llama)
+            if model is None:
+                model = _MODELS[llama] = cls._read(Engine(llama), prompts.encode)
+            return model
+
+    @classmethod
+    def _read(cls, engine: Engine, encode: Callable[[str], list[int]]) -> Model:
+        try:
+            dialect = Dialect.from_vocabulary(engine.lookup, reserved=range(199998, 201088))
+            if dict(dialect.ids) != dict(Dialect().ids):
+                raise ValueError("its markers have other ids than o200k_harmony's")
+            for text in ("assistant", " functions", "analysis", "1234 größer 你好"):
+                if b"".join(map(engine.piece, encode(text))) != text.encode():
+                    raise ValueError(f"its tokens for {text!r} are not o200k_harmony's")
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{engine.name}: this model does not have the Harmony vocabulary (o200k_harmony): {error}. The chat "
+                "format `harmony` is for gpt-oss and its fine-tunes; load other models with their own chat format, "
+                "and convert a gpt-oss fine-tune to GGUF with the tokenizer that gpt-oss came with."
+            ) from error
+        ids = dialect.ids
+        final = [ids["channel"], *encode("final"), ids["message"]]
+        opening = Opening([ids["end"], ids["start"], *encode("assistant"), *final], final)
+        return cls(engine, dialect, vocabulary_of(engine.piece, dialect), opening, Grammars(engine))
+
+
+_MODELS: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
+_MODELS_LOCK = threading.Lock()
+
+
+class HarmonyChatHandler:
+    """A `LlamaChatCompletionHandler` for models that write Harmony (gpt-oss).
+
+    Use it as `Llama(chat_handler=HarmonyChatHandler())`, by name as `Llama(chat_format="harmony")` after
+    `import harmony_plugin.llamacpp`, or call it directly, which takes more than `create_chat_completion` lets through:
+    `handler(llama=llama, messages=[...], reasoning_effort="high", max_reasoning_tokens=500)`. Two more arguments are
+    for programs: `cancelled`, asked before each token, and `observe`, called with a `Usage` when the reply has ended,
+    however it ended.
+
+    :param options: how output is split; see `harmony_plugin.Options`. The marker ids are taken from the model.
+    :param defaults: what requests get that do not say; see `Defaults`.
+    :param prompt: what the system message says; see `PromptOptions`.
+    :param logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits
+        processors that run after all others.
+    :param reasoning_content: send `reasoning_content` beside `reasoning`, for the clients that read only that.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        defaults: Defaults | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        logits_processors: ProcessorFactory | None = None,
+        reasoning_content: bool = True,
+    ) -> None:
+        self.options = options or Options()
+        self.defaults = defaults or Defaults()
+        self._prompt_options = prompt
+        self._prompts: Prompts | None = None
+        self._logits_processors = logits_processors
+        self._reasoning_content = reasoning_content
+        # Header texts come again with every request.
+        self._header_ids = functools.lru_cache(maxsize=4096)(lambda text: tuple(self.prompts.encode(text)))
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompt builder; loads the Harmony library at first use."""
+        if self._prompts is None:
+            self._prompts = Prompts(self._prompt_options)
+        return self._prompts
+
+    def prepare(self, llama: Any) -> None:
+        """Check the model's vocabulary, and do now what the first request would wait for.
+
+        :raises ValueError: the vocabulary is not Harmony's; the message says what to do.
+        """
+        model = Model.of(llama, self.prompts)
+        with contextlib.suppress(ImportError):  # without llguidance only schemas are refused
+            model.grammars.prepare()
+
+    def prompt(self, llama: Any, **fields: Any) -> list[int]:
+        """The prompt's ids for a request, without generating; `len()` of it counts its tokens.
+
+        :param fields: those of a call; only `messages`, `tools`, `tool_choice`, `response_format` and
+            `reasoning_effort` matter.
+        :raises RequestError: as a call would.
+        """
+        Model.of(llama, self.prompts)
+        return self._ids(ChatRequest.read(fields, self.defaults))
+
+    @overload
+    def __call__(
+        self, *, llama: Any, messages: Sequence[Mapping[str, Any]], stream: Literal[True], **fields: Any
+    ) -> Iterator[dict[str, Any]]: ...
+
+    @overload
+    def __call__(
+        self, *, llama: Any, messages: Sequence[Mapping[str, Any]], stream: Literal[False] = False, **fields: Any
+    ) -> dict[str, Any]: ...
+
+    def __call__(
+        self, *, llama: Any, messages: Sequence[Mapping[str, Any]], stream: bool = False, **fields: Any
+    ) -> dict[str, Any] | Iterator[dict[str, Any]]:
+        choices = self.replies(llama=llama, messages=messages, stream=stream, **_said(fields))
+        writer = choices.writer()
+        return _chunks(choices, writer) if stream else writer.whole(choices, choices.usage)
+
+    def replies(self, *, llama: Any, messages: Sequence[Mapping[str, Any]], **fields: Any) -> Choices:
+        """Take a request, and give what generates its reply, for those who write it down themselves.
+
+        :param fields: those of a call.
+        :raises RequestError: the request is wrong; nothing was generated.
+        """
+        fields.update(messages=messages)
+        model = Model.of(llama, self.prompts)
+        request = ChatRequest.read(fields, self.defaults)
+        prompt = self._ids(request)
+        if len(prompt) >= model.engine.context_size:
+            raise ContextOverflow(len(prompt), model.engine.context_size)
+        for token in request.logit_bias:
+            if not 0 <= token < model.engine.vocabulary_size:
+                raise RequestError(f"logit_bias: the model has no token {token}", "logit_bias", "invalid_value")
+        options = replace(
+            self.options,
+            dialect=model.dialect,
+            keep=False,
+            tool_choice="none" if request.tool_choice == "none" else "auto",
+        )
+        allowed = self._allowed(model, request, options, fields.get("grammar"))
+
+        def generate(index: int) -> Generation:
+            processors = list(fields.get("logits_processor") or ())
+            if self._logits_processors is not None:
+                processors += self._logits_processors(prompt, fields)
+            grammar = fields.get("grammar")
+            names = [tool.name for tool in request.tools]
+            return Generation(
+                model.engine,
+                prompt,
+                request,
+                Stream(prompt=prompt, tools=names, options=options, decode=model.vocabulary),
+                markers=model.dialect.ids,
+                opening=model.opening,
+                constraint=None if allowed is None else Constraint(allowed),
+                processors=processors,
+                extra={"grammar": grammar} if grammar is not None else None,
+                seed=None if request.seed is None else request.seed + index,
+                index=index,
+                cancelled=fields.get("cancelled"),
+            )
+
+        return Choices(
+            llama,
+            request,
+            generate,
+            Usage(prompt=len(prompt)),
+            model=request.model or model.engine.name,
+            reasoning_content=self._reasoning_content,
+            observe=fields.get("observe"),
+        )
+
+    def _allowed(self, model: Model, request: ChatRequest, options: Options, grammar: Any) -> Allowed | None:
+        """What the reply is held to."""
+        if grammar is None and Allowed.needed(request):
+            allowed = Allowed(request, model.grammars, model.dialect.ids, self._header_ids, options)
+            for what in allowed.unenforced:
+                log.info("request had an issue: unenforced_schema: %.200s", what)
+            return allowed
+        if Allowed.wanted(request):
+            raise RequestError(
+                "grammar holds the whole output, markers included: it goes with neither response_format nor strict or "
+                "required tools",
+                "grammar",
+                "invalid_value",
+            )
+        return None
+
+    def _ids(self, request: ChatRequest) -> list[int]:
+        return self.prompts.render(
+            request.messages,
+            tools=request.described,
+            response_format=request.response_format,
+            reasoning_effort=request.reasoning_effort,
+        )
+
+
+class Choices:
+    """One request's choices: iterating generates them, one after the other, and gives their pieces.
+
+    :ivar usage: counted as it goes, however it ends.
+    :ivar model: the name that the reply carries.
+    """
+
+    def __init__(
+        self,
+        llama: Any,
+        request: ChatRequest,
+        generate: Callable[[int], Generation],
+        usage: Usage,
+        *,
+        model: str,
+        reasoning_content: bool,
+        observe: Callable[[Usage], None] | None = None,
+    ) -> None:
+        self._llama = llama  # stays loaded while pieces are drawn
+        self._request = request
+        self._generate = generate
+        self._reasoning_content = reasoning_content
+        self._observe = observe
+        self._measured, self._seconds = 0, 0.0
+        self.usage = usage
+        self.model = model
+
+    def writer(self) -> ChatWriter:
+        """What writes the reply as the chat API has it."""
+        request = self._request
+        return ChatWriter(
+            self.model,
+            custom=frozenset(tool.name for tool in request.tools if tool.custom),
+            logprobs=request.logprobs,
+            include_usage=request.include_usage,
+            reasoning_content=self._reasoning_content,
+        )
+
+    def __iter__(self) -> Iterator[Piece]:
+        try:
+            for index in range(self._request.choices):
+                yield from self._counted(self._generate(index))
+        finally:
+            if self._observe is not None:
+                self._observe(self.usage)
+
+    def _counted(self, generation: Generation) -> Iterator[Piece]:
+        began, before = 0.0, 0
+        pieces = iter(generation)
+        try:
+            for piece in pieces:
+                if not began and any(isinstance(event, Text) for event in piece.events):
+                    began, before = time.monotonic(), generation.completion_tokens
+                    self.usage.first = self.usage.first or began
+                if piece.ending is not None:
+                    self.usage.finish = piece.ending.finish_reason
+                yield piece
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+            if began:
+                self._measured += generation.completion_tokens - before
+                self._seconds += time.monotonic() - began
+            self._add(generation)
+
+    def _add(self, generation: Generation) -> None:
+        usage = self.usage
+        for issue in generation.stream.issues:
+            log.debug("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
+            usage.issues.append(issue.code)
+        usage.completion += generation.completion_tokens
+        usage.reasoning += generation.stream.reasoning_tokens
+        if usage.cached is None:
+            usage.cached = generation.cached_tokens
+        if self._measured > 1 and self._seconds > 0:
+            usage.rate = self._measured / self._seconds
+
+
+def _chunks(choices: Choices, writer: ChatWriter) -> Iterator[dict[str, Any]]:
+    for piece in choices:
+        yield from writer.chunk(piece)
+    yield from writer.last(choices.usage)
+
+
+_STOCK = stock_defaults()
+
+
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` less what `Llama.create_chat_completion` filled in by itself.
+
+    That method passes all its parameters, with defaults for another kind of model (temperature 0.2, top_k 40). A call
+    that has them all comes from there, and what equals its default counts as not said. Who wants just that value calls
+    the handler itself.
+    """
+    if _STOCK.keys() - {"stream"} <= fields.keys():
+        fields = {name: value for name, value in fields.items() if name not in _STOCK or value != _STOCK[name]}
+    return fields
