@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..core import RequestError
-from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_function, tool_name
+from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, nests_too_deep, tool_function, tool_name
 from .defaults import Defaults
 
 __all__ = ["ChatRequest", "ContextOverflow", "Tool"]
@@ -289,7 +289,7 @@ def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, 
 
 
 def _bounded(schema: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    if _depth(schema) > MAX_SCHEMA_DEPTH:
+    if nests_too_deep(schema):
         raise RequestError(f"{where} nests deeper than {MAX_SCHEMA_DEPTH}", where, "invalid_json_schema")
     return schema
 

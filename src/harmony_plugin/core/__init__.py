@@ -12,7 +12,7 @@ from .options import Options, Target
 from .routing import Field
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
-from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_vocabulary, vocabulary_of
+from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
 
 __all__ = [
     "BY_SETTING",
@@ -42,6 +42,7 @@ __all__ = [
     "ToolCallDelta",
     "Vocabulary",
     "harmony_encoding",
+    "harmony_library",
     "harmony_vocabulary",
     "is_json",
     "parse",

@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..core import harmony_encoding
+
 __all__ = ["build_model", "cache_folder"]
 
 # The name carries the recipe's version: change it when the file's contents change, so that old caches are not reused.
@@ -139,16 +141,8 @@ def _write(path: str, progress: Progress) -> None:
 
 def _vocabulary() -> list[bytes]:
     """The bytes of every id below `VOCABULARY_SIZE`, by the Harmony library."""
-    try:
-        from openai_harmony import HarmonyEncodingName, load_harmony_encoding
-    except ImportError as error:
-        raise ImportError(
-            "the vocabulary comes from the Harmony library: pip install 'harmony-plugin[llamacpp]'"
-        ) from error
-
-    encoding = load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
     # The public decode() turns broken UTF-8 into U+FFFD; single tokens need their bytes.
-    decode: Callable[[Sequence[int]], bytes] = encoding._inner.decode_bytes
+    decode: Callable[[Sequence[int]], bytes] = harmony_encoding()._inner.decode_bytes
     return [decode([token]) for token in range(VOCABULARY_SIZE)]
 
 

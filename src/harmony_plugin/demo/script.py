@@ -10,13 +10,14 @@ Harmony is split.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ..core import harmony_encoding
 
 __all__ = ["RECORDED", "Replay", "Script", "Scripts"]
 
@@ -120,13 +121,13 @@ class Scripts:
 
     def text(self, request: Mapping[str, Any]) -> str:
         """What will answer `request`, markers spelled out, for people to read."""
-        return str(_encoding().decode(list(self.reply(request) or ())))
+        return str(harmony_encoding().decode(list(self.reply(request) or ())))
 
 
 def _ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
     if reply.get("token_ids") is not None:
         return tuple(reply["token_ids"])
-    encoding = _encoding()
+    encoding = harmony_encoding()
     if reply.get("segments") is not None:
         ids: list[int] = []
         for kind, text in reply["segments"]:
@@ -136,13 +137,6 @@ def _ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
                 ids += encoding.encode(text, disallowed_special=())
         return tuple(ids)
     return tuple(encoding.encode(reply["raw"], allowed_special="all"))
-
-
-@functools.cache
-def _encoding() -> Any:
-    from openai_harmony import HarmonyEncodingName, load_harmony_encoding
-
-    return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
 
 
 def _last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
