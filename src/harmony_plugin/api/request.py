@@ -5,7 +5,6 @@ Every field that is wrong raises `RequestError` with its name. Knows nothing of 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -355,8 +354,3 @@ def _logit_bias(bias: Any) -> dict[int, float]:
             raise RequestError(f"logit_bias[{token}] is not a number from -100 to 100", "logit_bias", "invalid_value")
         out[token] = float(value)
     return out
-
-
-def canonical(value: Any) -> str:
-    """JSON text that is the same for the same value, for use as a key."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)

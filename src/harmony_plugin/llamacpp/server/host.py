@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 from ...api.errors import Busy
@@ -105,8 +104,8 @@ class Line:
 
 
 class Turn:
-    """One request's turn: an asynchronous iterator of its items. Leaving the `async with` block, at the end or because
-    the client has gone, stops the generation."""
+    """One request's turn: an asynchronous iterator of its items, once it was started. Whoever began it cancels it when
+    nobody wants the rest."""
 
     def __init__(self, host: Host, model: str, call: Call) -> None:
         self._host = host
@@ -147,14 +146,6 @@ class Turn:
         self._started = True
         self._loop.run_in_executor(self._host.thread, self._work)
         return await self._next()
-
-    async def __aenter__(self) -> Turn:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
