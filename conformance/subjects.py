@@ -23,9 +23,9 @@ from harmony_plugin import Dialect, Stream, parse
 from harmony_plugin.core import harmony_encoding
 
 ROOT = Path(__file__).resolve().parent.parent
-RETURN, CALL = 200_002, 200_012
-STOPS = frozenset((RETURN, CALL, 199_999))
-SPECIAL = frozenset(Dialect().ids.values())
+MARKERS = Dialect().ids
+STOPS = frozenset(MARKERS[name] for name in ("return", "call", "endoftext"))
+SPECIAL = frozenset(MARKERS.values())
 STRATEGIES = (*DEFAULT_STRATEGIES, ChunkStrategy("char"), ChunkStrategy("rand", seed=6, max_group=2))
 
 Observe = Callable[[Fixture], Observation]
@@ -74,7 +74,7 @@ def said(fixture: Fixture) -> list[int]:
     if fixture.truncated or ids[-1] in STOPS:
         return ids
     header = fixture.raw_output.rpartition("<|start|>")[2].partition("<|message|>")[0]
-    return [*ids, CALL if " to=functions" in header else RETURN]
+    return [*ids, MARKERS["call" if " to=functions" in header else "return"]]
 
 
 # The core
@@ -268,7 +268,7 @@ def llamacpp_stock(fixtures: Sequence[Fixture]) -> Observe:
         def force(input_ids: Any, scores: Any) -> Any:
             begin[:] = begin or [len(input_ids)]
             place = len(input_ids) - begin[0]
-            scores[ids[place] if place < len(ids) else RETURN] = 10_000.0
+            scores[ids[place] if place < len(ids) else MARKERS["return"]] = 10_000.0
             return scores
 
         return llama_cpp.LogitsProcessorList([force])

@@ -8,7 +8,8 @@ import pytest
 
 from feeding import check_chunks, codes, cut, encode, encode_plain, feed, fields, pairs, texts
 from harmony_plugin import Dialect, Options, Stream, Vocabulary, parse
-from harmony_plugin.core.lexer import CHANNEL, END, INVALID, MESSAGE, RETURN, TEXT, IdLexer, TextLexer
+from harmony_plugin.core.lexer import IdLexer, TextLexer
+from harmony_plugin.core.tokens import CHANNEL, END, INVALID, MESSAGE, RETURN, TEXT
 
 MARKERS = Dialect().markers.values()
 FINAL = encode("<|channel|>final<|message|>")

@@ -6,17 +6,19 @@ What other rooms use of it is named here; they import nothing from the modules b
 from .attribution import ContentTokens
 from .dialect import Dialect
 from .errors import HarmonyError, RequestError
-from .events import Delta, Ended, Event, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
+from .events import Delta, Ended, Event, Field, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
-from .routing import Field
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
+from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
 
 __all__ = [
     "BY_SETTING",
     "CODES",
+    "SPECIAL_IDS",
+    "VOCABULARY_SIZE",
     "Code",
     "ContentTokens",
     "Delta",

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from .issues import Issue
-from .routing import Field
 
-__all__ = ["Delta", "Ended", "Event", "Joiner", "Message", "Reply", "Started", "Text", "ToolCall", "ToolCallDelta"]
+__all__ = [
+    "FIELDS",
+    "Delta",
+    "Ended",
+    "Event",
+    "Field",
+    "Joiner",
+    "Message",
+    "Reply",
+    "Started",
+    "Text",
+    "ToolCall",
+    "ToolCallDelta",
+]
+
+#: Where text goes; None, where that may be: to an issue only.
+Field = Literal["reasoning", "content", "tool_call"]
+FIELDS: frozenset[Field] = frozenset(get_args(Field))
 
 
 class Message(NamedTuple):

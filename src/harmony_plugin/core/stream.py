@@ -15,6 +15,7 @@ from .events import (
     Delta,
     Ended,
     Event,
+    Field,
     Joiner,
     Message,
     Reply,
@@ -26,10 +27,11 @@ from .events import (
 )
 from .header import Header
 from .issues import BY_SETTING, Code, HarmonyParseError, Issue
-from .lexer import IdLexer, TextLexer, Token
+from .lexer import IdLexer, TextLexer
 from .machine import BODY_TEXT, CLOSE, OPEN, Machine
 from .options import Options
-from .routing import Field, Route, Router, tool_names
+from .routing import Route, Router, tool_names
+from .tokens import Token
 from .vocabulary import Vocabulary, harmony_vocabulary, vocabulary_of
 
 __all__ = ["Stream", "is_json", "parse"]

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import harmony_encoding
+from ..core import Dialect, harmony_encoding
 
 __all__ = ["RECORDED", "Replay", "Script", "Scripts"]
 
 RECORDED = Path(__file__).with_name("recorded.jsonl")
 """The transcripts that the demo replays."""
 
-RETURN = 200_002
+RETURN = Dialect().ids["return"]
 LIFT = 10_000.0
 
 

@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Options
-from ..core import RequestError
+from ..core import SPECIAL_IDS, RequestError
 from ..prompts import referenced
 from .engine import Only, Without
 
@@ -37,8 +37,7 @@ COMPILED_SCHEMAS = 64
 
 BUILTIN_RECIPIENTS = ("python", "browser.search", "browser.open", "browser.find")
 
-# The first of o200k_harmony's special ids; they reach to the vocabulary's end.
-FIRST_SPECIAL = 199_998
+FIRST_SPECIAL = SPECIAL_IDS.start
 FORBIDDEN = float("-inf")
 
 # Where a schema allows more ids than these, those that it forbids are listed instead.

@@ -20,7 +20,7 @@ from ..api.chat import ChatWriter
 from ..api.defaults import Defaults
 from ..api.reply import Piece, Usage
 from ..api.request import ChatRequest, ContextOverflow
-from ..core import Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
+from ..core import SPECIAL_IDS, Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
 from ..prompts import PromptOptions, Prompts
 from .constraints import Allowed, Constraint, Grammars
 from .engine import Engine, Processor, stock_defaults
@@ -58,7 +58,7 @@ class Model:
     @classmethod
     def _read(cls, engine: Engine, encode: Callable[[str], list[int]]) -> Model:
         try:
-            dialect = Dialect.from_vocabulary(engine.lookup, reserved=range(199998, 201088))
+            dialect = Dialect.from_vocabulary(engine.lookup, reserved=SPECIAL_IDS)
             if dict(dialect.ids) != dict(Dialect().ids):
                 raise ValueError("its markers have other ids than o200k_harmony's")
             for text in ("assistant", " functions", "analysis", "1234 größer 你好"):

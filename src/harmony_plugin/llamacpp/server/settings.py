@@ -113,7 +113,7 @@ class ModelSettings(stock.ModelSettings):
         ge=0,
         description="The context size; 0: the model's own; none: the model's own as far as memory holds it.",
     )
-    # The stock default keeps logits of every position: n_ctx x 201088 floats, 13 GB at 16384.
+    # The stock default keeps logits of every position: n_ctx x vocabulary floats, 13 GB at 16384.
     logits_all: bool = Field(
         default=False, description="Whether to return logits of the prompt (echo with logprobs in /v1/completions)."
     )
