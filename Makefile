@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers, whatever the machine has: the longest job, vLLM's servers, is one worker's.
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help demo test quick lint bench bench-servers fuzz conformance matrix mutation clean
@@ -41,10 +43,10 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 quick: lint
-	$(BIN)/pytest tests --ignore=tests/e2e
+	$(PYTEST) tests --ignore=tests/e2e
 
 test: lint
-	$(BIN)/pytest tests --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) tests --durations=20 --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/core.py

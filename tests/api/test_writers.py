@@ -80,7 +80,7 @@ def streamed_items(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     done: list[dict[str, Any]] = []
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     for event in events:
-        index = event.get("output_index")
+        index: Any = event.get("output_index")
         if event["type"] == "response.output_item.added":
             assert index == len(items) == len(done), "one item is open at a time"
             items[index], texts[index] = event["item"], ""

@@ -33,7 +33,6 @@ WRONG_SETTINGS = 2
 NO_ADDRESS = 3
 INTERRUPTED = 130  # as a shell has it
 GRACE = 5  # seconds that replies under way have when the server is told to stop
-BACKLOG = 2048
 
 
 def main(
