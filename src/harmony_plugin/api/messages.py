@@ -101,8 +101,11 @@ class MessagesRequest(BaseModel):
 def check(body: Any, *, counting: bool = False) -> MessagesRequest:
     """The request in `body`, a JSON value.
 
-    :param counting: for `count_tokens`, which needs no `max_tokens`.
-    :raises RequestError: naming the first field that is wrong.
+    Args:
+        counting: for `count_tokens`, which needs no `max_tokens`.
+
+    Raises:
+        RequestError: naming the first field that is wrong.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -130,7 +133,8 @@ def check(body: Any, *, counting: bool = False) -> MessagesRequest:
 def to_chat(request: MessagesRequest) -> Json:
     """The body of the chat request that means the same.
 
-    :raises RequestError: for a block or tool that cannot be translated.
+    Raises:
+        RequestError: for a block or tool that cannot be translated.
     """
     conversation = Conversation()
     system = _without_billing(_text(request.system, "system")) if request.system else ""

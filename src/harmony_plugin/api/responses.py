@@ -95,7 +95,8 @@ RENAMED = {"messages": "input", "response_format": "text.format", "reasoning_eff
 def check(body: Any) -> ResponsesRequest:
     """The request in `body`, a JSON value.
 
-    :raises RequestError: naming the first field that is wrong or that this server cannot serve.
+    Raises:
+        RequestError: naming the first field that is wrong or that this server cannot serve.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -116,7 +117,8 @@ def check(body: Any) -> ResponsesRequest:
 def resolve(request: ResponsesRequest, item: Callable[[str, str], Json]) -> ResponsesRequest:
     """The request with the items that its references name.
 
-    :param item: gives an item by its id; raises `RequestError` for one that it does not know, naming the field given.
+    Args:
+        item: gives an item by its id; raises `RequestError` for one that it does not know, naming the field given.
     """
     if isinstance(request.input, str):
         return request
@@ -138,8 +140,11 @@ def input_items(request: ResponsesRequest) -> list[Json]:
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     """OpenAI's list of `items`, newest first unless `order` says `asc`.
 
-    :param query: `order`, `after` (an item's id) and `limit` (1 to 100), as the client sent them.
-    :raises RequestError: one of them is wrong.
+    Args:
+        query: `order`, `after` (an item's id) and `limit` (1 to 100), as the client sent them.
+
+    Raises:
+        RequestError: one of them is wrong.
     """
     order, limit, after = query.get("order", "desc"), query.get("limit", "20"), query.get("after")
     if order not in ("asc", "desc"):
@@ -192,10 +197,13 @@ def to_chat(
 ) -> Json:
     """The body of the chat request that means the same.
 
-    :param toolbox: the request's tools.
-    :param earlier: the items that led to the response that `previous_response_id` names, and its own.
-    :param unseal: opens a reasoning item's `encrypted_content`.
-    :raises RequestError: for an item or tool that cannot be translated.
+    Args:
+        toolbox: the request's tools.
+        earlier: the items that led to the response that `previous_response_id` names, and its own.
+        unseal: opens a reasoning item's `encrypted_content`.
+
+    Raises:
+        RequestError: for an item or tool that cannot be translated.
     """
     given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
     history = _Input(toolbox, unseal)
@@ -381,10 +389,11 @@ class _Open:
 class ResponseWriter:
     """A reply's pieces in, Responses events out: an item a message. `response` is the whole reply at any time.
 
-    :param request: what was asked, echoed in the reply as OpenAI does.
-    :param model: the name of the model that answers.
-    :param toolbox: the request's tools.
-    :param seal: makes the `encrypted_content` of reasoning, where the request wants that.
+    Args:
+        request: what was asked, echoed in the reply as OpenAI does.
+        model: the name of the model that answers.
+        toolbox: the request's tools.
+        seal: makes the `encrypted_content` of reasoning, where the request wants that.
     """
 
     def __init__(

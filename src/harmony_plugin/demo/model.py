@@ -47,9 +47,12 @@ def build_model(path: str | os.PathLike[str] | None = None, progress: Progress |
     The file appears whole or not at all: it is written beside its place and renamed, so several processes may call this
     at the same time.
 
-    :param path: the file to write; default: in `cache_folder()`.
-    :param progress: told how far each step is; see `Progress`.
-    :raises ImportError: without the `gguf` package or the Harmony library (extra `llamacpp`).
+    Args:
+        path: the file to write; default: in `cache_folder()`.
+        progress: told how far each step is; see `Progress`.
+
+    Raises:
+        ImportError: without the `gguf` package or the Harmony library (extra `llamacpp`).
     """
     target = Path(path) if path is not None else cache_folder() / FILE_NAME
     if target.exists():

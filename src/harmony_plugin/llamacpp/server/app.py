@@ -55,7 +55,8 @@ def create_host(
 ) -> Host:
     """A host whose models with chat format `harmony` are served by the chat handler with the settings' defaults.
 
-    :param logits_processors: see `HarmonyChatHandler`.
+    Args:
+        logits_processors: see `HarmonyChatHandler`.
     """
 
     def prepare(llama: Any, settings: Any) -> None:
@@ -74,7 +75,8 @@ def create_host(
 def create_app(host: Host, settings: ServerSettings) -> FastAPI:
     """The server's ASGI application.
 
-    :param host: its models; `load()` it before the first request.
+    Args:
+        host: its models; `load()` it before the first request.
     """
     server = _Server(host, settings)
     app = FastAPI(
@@ -144,7 +146,8 @@ class _Server:
     async def authenticate(self, request: Request) -> None:
         """The key as OpenAI's clients send it, or as Anthropic's do, compared in constant time.
 
-        :raises Unauthorized: it is another one, or none.
+        Raises:
+            Unauthorized: it is another one, or none.
         """
         if not self._admitted(request):
             raise Unauthorized
@@ -167,7 +170,8 @@ class _Server:
     def _choose(self, request: Request, named: str | None) -> str:
         """The alias of the model that answers; the reply's header tells it.
 
-        :raises RequestError: there is no model of that name, and the settings do not let another one answer.
+        Raises:
+            RequestError: there is no model of that name, and the settings do not let another one answer.
         """
         if named and self.settings.strict_models and self.host.find(named) is None:
             raise self._no_model(named)
@@ -391,7 +395,8 @@ class _Server:
     async def _begin(self, request: Request, given: Mapping[str, Any], *, as_chat: bool = False) -> _Exchange:
         """Wait for a turn and for the handler to take the request.
 
-        :raises ClientGone: when the client did not wait.
+        Raises:
+            ClientGone: when the client did not wait.
         """
         model = self._choose(request, given.get("model"))
         record: Record = request.scope[RECORD]
@@ -514,7 +519,8 @@ class _Observed:
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Wait for `work` as long as the client does.
 
-    :raises ClientGone: when it closed the connection; `work` was cancelled.
+    Raises:
+        ClientGone: when it closed the connection; `work` was cancelled.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request.receive))

@@ -31,7 +31,8 @@ UNSUPPORTED = {
 def check(body: Any) -> Json:
     """The handler's keyword arguments for `body`, a JSON value: what the client gave, less `null`s.
 
-    :raises RequestError: if it is no object, or asks for something that makes no sense over HTTP.
+    Raises:
+        RequestError: if it is no object, or asks for something that makes no sense over HTTP.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -78,10 +79,11 @@ def call(
     """What the engine does with its turn: one call of the model's chat handler. A whole reply is generated before it
     counts as taken, and is one item, a list of pieces.
 
-    :param given: the handler's keyword arguments.
-    :param model: the name that the reply carries.
-    :param observe: told what the reply came to once it has ended, however it did, in the engine's thread.
-    :param as_chat: the items of a `StockReply` are what its handler gives, which is written as the chat API has it.
+    Args:
+        given: the handler's keyword arguments.
+        model: the name that the reply carries.
+        observe: told what the reply came to once it has ended, however it did, in the engine's thread.
+        as_chat: the items of a `StockReply` are what its handler gives, which is written as the chat API has it.
     """
 
     def run(llama: Any, cancelled: Callable[[], bool]) -> Taken:
@@ -113,7 +115,8 @@ class StockReply:
 
     Iterating gives its pieces, for the APIs that are written from them.
 
-    :ivar usage: as far as the handler tells it.
+    Attributes:
+        usage: as far as the handler tells it.
     """
 
     def __init__(self, given: Json | Iterable[Json], observe: Callable[[Usage], None]) -> None:
