@@ -21,7 +21,7 @@ from ..prompts import content_text
 from . import tools
 from .conversation import Conversation
 from .errors import from_validation
-from .reply import Ending, Piece, Usage
+from .reply import Ending, Piece, Usage, Writer
 from .tools import Toolbox
 
 __all__ = ["ResponseWriter", "ResponsesRequest", "check", "input_items", "resolve", "to_chat"]
@@ -386,7 +386,7 @@ class _Open:
     logprobs: list[Json] = field(default_factory=list)
 
 
-class ResponseWriter:
+class ResponseWriter(Writer):
     """A reply's pieces in, Responses events out: an item a message. `response` is the whole reply at any time.
 
     Args:
@@ -407,13 +407,11 @@ class ResponseWriter:
         self._ending: Ending | None = None
         self.response: Json = _opening(request, model, toolbox)
 
-    def start(self) -> Iterator[Json]:
-        """The events before the first piece."""
+    def start(self, usage: Usage) -> Iterator[Json]:
         yield self._event("response.created", response=self._snapshot())
         yield self._event("response.in_progress", response=self._snapshot())
 
     def feed(self, piece: Piece) -> Iterator[Json]:
-        """The events that a piece brings."""
         logprobs = [entry.to_openai() for entry in piece.logprobs]
         for event in piece.events:
             if isinstance(event, Text):
@@ -434,7 +432,6 @@ class ResponseWriter:
         self._ending = piece.ending or self._ending
 
     def finish(self, usage: Usage) -> Iterator[Json]:
-        """The events after the last piece."""
         incomplete = self._ending is not None and self._ending.finish_reason == "length"
         yield from self._close("incomplete" if incomplete else "completed")
         self.response["status"] = "incomplete" if incomplete else "completed"
@@ -446,19 +443,13 @@ class ResponseWriter:
         yield self._event("response.incomplete" if incomplete else "response.completed", response=self._snapshot())
 
     def fail(self, error: RequestError) -> Iterator[Json]:
-        """The events when the engine failed half-way."""
         yield from self._close("incomplete")
         self.response["status"] = "failed"
         self.response["error"] = {"code": "server_error", "message": error.message}
         yield self._event("response.failed", response=self._snapshot())
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
-        """The whole reply."""
-        for piece in pieces:
-            for _ in self.feed(piece):
-                pass
-        for _ in self.finish(usage):
-            pass
+        self._run(pieces, usage)
         return self.response
 
     def _event(self, kind: str, **fields: Any) -> Json:

@@ -328,8 +328,8 @@ class Choices:
 
 def _chunks(choices: Choices, writer: ChatWriter) -> Iterator[dict[str, Any]]:
     for piece in choices:
-        yield from writer.chunk(piece)
-    yield from writer.last(choices.usage)
+        yield from writer.feed(piece)
+    yield from writer.finish(choices.usage)
 
 
 _STOCK = stock_defaults()

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
-from ...api.reply import Ending, Piece, TokenLogprob, Usage
+from ...api.errors import error_body
+from ...api.reply import Ending, Piece, TokenLogprob, Usage, Writer
 from ...core import Ended, Event, Field, Message, RequestError, Started, Text, ToolCallDelta
 from ..handler import HarmonyChatHandler
 from .host import Call, Taken
@@ -124,6 +125,10 @@ class StockReply:
         self._observe = observe
         self._given = [given] if isinstance(given, dict) else given
 
+    def writer(self) -> Writer:
+        """What passes on what the handler gave."""
+        return _Verbatim()
+
     def chunks(self) -> Iterator[Json]:
         """What the handler gave: a completion, or chunks of one."""
         try:
@@ -149,6 +154,27 @@ class StockReply:
                 if events:
                     yield Piece(events, _logprobs(choice))
         yield Piece(reading.close(), (), Ending(ENDINGS.get(self.usage.finish or "", "stop")))
+
+
+class _Verbatim(Writer):
+    """For items that the chat API has already."""
+
+    def start(self, usage: Usage) -> Iterator[Json]:
+        return iter(())
+
+    def feed(self, piece: Any) -> Iterator[Json]:
+        yield piece
+
+    def finish(self, usage: Usage) -> Iterator[Json]:
+        return iter(())
+
+    def fail(self, error: RequestError) -> Iterator[Json]:
+        yield error_body(error, anthropic=False)
+
+    def whole(self, pieces: Iterable[Any], usage: Usage) -> Json:
+        completion: Json
+        (completion,) = pieces
+        return completion
 
 
 class _Reading:
