@@ -9,7 +9,7 @@ from .errors import HarmonyError, RequestError
 from .events import Delta, Ended, Event, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
-from .routing import Field
+from .routing import Field, tool_names
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
@@ -46,5 +46,6 @@ __all__ = [
     "harmony_vocabulary",
     "is_json",
     "parse",
+    "tool_names",
     "vocabulary_of",
 ]

@@ -23,6 +23,7 @@ from harmony_plugin.core import Field
 from . import seams
 from .messages import Blocks, delta_message, function_calls, with_id
 from .requests import (
+    check_tool_choice,
     ended_by,
     has_structural_tag,
     leave_notes,
@@ -254,6 +255,7 @@ class _Splits:
         self._prompt = prompt_token_ids
 
     def adjust_request(self, request: Any) -> Any:
+        check_tool_choice(request)
         request = super().adjust_request(request)  # type: ignore[misc]
         leave_plan(request, self._plan(request))
         return request
