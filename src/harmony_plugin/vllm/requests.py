@@ -25,6 +25,7 @@ __all__ = [
     "check_tool_choice",
     "ended_by",
     "has_structural_tag",
+    "hosted_tools",
     "leave_notes",
     "leave_plan",
     "notes_of",
@@ -37,6 +38,13 @@ __all__ = [
     "without_calls",
 ]
 
+#: gpt-oss's own tools, by the type under which /v1/responses declares them.
+_BUILTIN_TYPES = {
+    "code_interpreter": "python",
+    "web_search_preview": "browser",
+    "web_search": "browser",
+    "container": "container",
+}
 #: Types of the tools that are offered by name.
 _FUNCTIONS = ("function", "custom")
 #: Where notes are left, on a request's chat_template_kwargs.
@@ -97,6 +105,16 @@ def check_tool_choice(request: Any) -> None:
             allowed_calls(given, tool_names(request.tools))
         except RequestError as error:
             raise seams.load().ValidationError(error.message) from None
+
+
+def hosted_tools(tools: Any) -> tuple[set[str], list[str]]:
+    """Of a ``/v1/responses`` request: gpt-oss's own tools that vLLM runs, and the namespaces of its MCP servers."""
+    types = {getattr(tool, "type", None) for tool in tools or ()}
+    hosted = {_BUILTIN_TYPES[kind] for kind in types if kind in _BUILTIN_TYPES}
+    if "mcp" not in types:
+        return hosted, []
+    labels = [f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp"]
+    return hosted | {"python", "browser", "container"}, labels
 
 
 def stop_of(request: Any) -> Stop:
