@@ -9,6 +9,7 @@ from .errors import HarmonyError, RequestError
 from .events import Delta, Ended, Event, Field, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
+from .routing import tool_names
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
@@ -48,5 +49,6 @@ __all__ = [
     "harmony_vocabulary",
     "is_json",
     "parse",
+    "tool_names",
     "vocabulary_of",
 ]
