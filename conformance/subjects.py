@@ -19,7 +19,7 @@ from canitoolcall.chunking import DEFAULT_STRATEGIES, ChunkStrategy, split, spli
 from canitoolcall.fixtures import Fixture
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult
 
-from harmony_plugin import Dialect, Stream, parse
+from harmony_plugin import Delta, Dialect, Reply, Stream, parse
 from harmony_plugin.core import harmony_encoding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,16 +91,15 @@ def core_by_text(fixture: Fixture) -> Observation:
 
 
 def _core(fixture: Fixture, output: Any, cut: Mapping[str, Sequence[Any]]) -> Observation:
+    def of(told: Reply | Delta) -> ParseResult:
+        calls = [(call.name or "", call.arguments) for call in told.tool_calls]
+        return result(told.reasoning_content, told.content, calls)
+
     def whole() -> ParseResult:
-        reply = parse(output, tools=fixture.tools)
-        return result(reply.reasoning_content, reply.content, [(c.name, c.arguments) for c in reply.tool_calls])
+        return of(parse(output, tools=fixture.tools))
 
     def streamed(chunks: Sequence[Any]) -> ParseResult:
-        stream, total = Stream(tools=fixture.tools), Sum()
-        for delta in [*map(stream.feed, chunks), stream.finish()]:
-            calls = [(call.index, call.name, call.arguments) for call in delta.tool_calls]
-            total.add(delta.reasoning_content, delta.content, calls)
-        return total.result()
+        return of(sum(Stream(tools=fixture.tools).deltas(chunks), Delta()))
 
     streams = {name: attempt(lambda chunks=chunks: streamed(chunks)) for name, chunks in cut.items()}
     return Observation(nonstream=attempt(whole), streams=streams)

@@ -52,7 +52,7 @@ def test_look_alikes_in_arguments_are_text() -> None:
 def test_marker_strings_in_text_are_markers(marker: str) -> None:
     for place in range(1, len(marker)):
         total, stream = feed([f"<|message|>a{marker[:place]}", marker[place:]])
-        assert total.content == "a"
+        assert total.sum.content == "a"
         assert marker not in str(stream.reply.messages)
 
 

@@ -4,9 +4,10 @@ What other rooms use of it is named here; they import nothing from the modules b
 """
 
 from .attribution import ContentTokens
+from .deltas import Delta, Joiner, Reply, ToolCall
 from .dialect import Dialect
 from .errors import HarmonyError, RequestError
-from .events import Delta, Ended, Event, Field, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
+from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
 from .routing import tool_names
@@ -18,6 +19,7 @@ from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, 
 __all__ = [
     "BY_SETTING",
     "CODES",
+    "FIELDS",
     "SPECIAL_IDS",
     "VOCABULARY_SIZE",
     "Code",
