@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-from harmony_plugin import CODES, Delta, Ended, HarmonyParseError, Options, Reply, Started, Stream, Text, parse
+from harmony_plugin import CODES, Delta, Ended, Event, HarmonyParseError, Options, Reply, Started, Stream, Text, parse
 from harmony_plugin.core import BY_SETTING
 
 from .transcript import MARKER, cuts
@@ -232,65 +232,38 @@ def check_text(
             raise Broken(f"conserved: {kinds[kind]} {kind} ids, {codes[code]} issues {code}")
 
 
-def plain(reply: Reply) -> tuple[Any, ...]:
-    """A reply without what is random in it."""
-    calls = tuple((call.name, call.arguments) for call in reply.tool_calls)
-    return reply._replace(tool_calls=calls)  # type: ignore[arg-type]
+def plain(told: Reply | Delta) -> tuple[Any, ...]:
+    """What is told, without what is random in it: the fields, and the rest of a reply."""
+    calls = tuple((call.name, call.arguments) for call in told.tool_calls)
+    return told.reasoning_content, told.content, calls, *(told[3:] if isinstance(told, Reply) else ())
 
 
-def _from_deltas(deltas: Sequence[Delta]) -> tuple[Any, ...]:
-    reasoning = [d.reasoning_content for d in deltas if d.reasoning_content is not None]
-    content = [d.content for d in deltas if d.content is not None]
-    calls: list[list[str]] = []
+def _from_deltas(deltas: Sequence[Delta]) -> Delta:
+    """The deltas added up; each call must have begun before its arguments, and in its turn."""
+    begun = 0
     for delta in deltas:
         for call in delta.tool_calls:
-            if call.id is not None:
-                if call.index != len(calls):
-                    raise Broken(f"chunk-invariant: call {call.index} began after {len(calls)} calls")
-                calls.append([call.name or "", call.arguments])
-            elif call.index >= len(calls):
+            if call.id is None and call.index >= begun:
                 raise Broken("chunk-invariant: arguments before their call")
-            else:
-                calls[call.index][1] += call.arguments
-    return (
-        "".join(reasoning) if reasoning else None,
-        "".join(content) if content else None,
-        tuple((name, arguments) for name, arguments in calls),
-    )
+            if call.id is not None:
+                if call.index != begun:
+                    raise Broken(f"chunk-invariant: call {call.index} began after {begun} calls")
+                begun += 1
+    return sum(deltas, Delta())
 
 
-def _from_events(events: Sequence[Any]) -> tuple[Any, ...]:
-    texts: dict[str, list[str]] = {"reasoning": [], "content": []}
-    calls: list[list[str]] = []
-    fresh = True
+def _from_events(events: Sequence[Event], stream: Stream) -> Reply:
+    """The events added up; messages must begin and end in turns, with their text in between."""
     is_open = False
     for event in events:
-        if isinstance(event, Started):
-            if is_open:
-                raise Broken("events: Started inside a message")
-            is_open = fresh = True
-            if event.call:
-                calls.append([event.call.name or "", ""])
-        elif isinstance(event, Text):
-            if not is_open or not event.text:
-                raise Broken("events: Text outside a message, or empty")
-            if event.index is not None:
-                calls[event.index][1] += event.text
-            else:
-                texts[event.field] += ["\n"] if fresh and texts[event.field] else []
-                texts[event.field].append(event.text)
-            fresh = False
-        elif isinstance(event, Ended):
-            if not is_open:
-                raise Broken("events: Ended without a message")
-            is_open = False
+        if isinstance(event, Started) == is_open:
+            raise Broken(f"events: {type(event).__name__} {'inside' if is_open else 'outside'} a message")
+        if isinstance(event, Text) and not event.text:
+            raise Broken("events: Text that is empty")
+        is_open = not isinstance(event, Ended)
     if is_open:
         raise Broken("events: a message never ended")
-    return (
-        "".join(texts["reasoning"]) or None,
-        "".join(texts["content"]) or None,
-        tuple((name, arguments) for name, arguments in calls),
-    )
+    return Reply.of(events, stream.issues, stream.reply.reasoning_tokens)
 
 
 def check(
@@ -314,18 +287,17 @@ def check(
         analysis = in_body and _says_analysis(before[1 : kinds.index("message")])
     check_text(output, reply, in_body, analysis, options.arguments == "repair", in_clause)
     whole = plain(reply)
-    folded = whole[:3]
     for by_events in (False, True):
         places = cuts(len(output), random)
         stream = Stream(prompt, tools, options)
-        feed: Any = stream.feed_events if by_events else stream.feed
-        got: list[Any] = []
-        for begin, end in itertools.pairwise(places):
-            given = feed(output[begin:end])
-            got += given if by_events else [given]
-        got += stream.finish_events() if by_events else [stream.finish()]
-        if (pieces := (_from_events if by_events else _from_deltas)(got)) != folded:
-            raise Broken(f"chunk-invariant: {pieces} instead of {folded}, cut at {places}")
+        chunks = [output[begin:end] for begin, end in itertools.pairwise(places)]
+        if by_events:
+            events = [event for chunk in chunks for event in stream.feed_events(chunk)] + stream.finish_events()
+            told = plain(_from_events(events, stream))
+        else:
+            told = plain(_from_deltas([*map(stream.feed, chunks), stream.finish()]))
+        if told != whole[: len(told)]:
+            raise Broken(f"chunk-invariant: {told} instead of {whole}, cut at {places}")
         if plain(stream.reply) != whole:
             raise Broken(f"chunk-invariant: {plain(stream.reply)} instead of {whole}, cut at {places}")
         if stream.tool_call_count != len(reply.tool_calls) or stream.reasoning_tokens != (reply.reasoning_tokens or 0):

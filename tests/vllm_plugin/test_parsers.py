@@ -11,9 +11,10 @@ import pytest
 
 from feeding import encode, encode_plain, fields
 from harmony_plugin import parse
+from harmony_plugin.vllm import seams
 from stopping import STOPPING, Stopping
 
-from .asking import PROMPT, by, chat, one_by_one, streamed, whole
+from .asking import PROMPT, by, chat, one_by_one, responses, streamed, whole
 from .conftest import composed, o200k, small
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "split.jsonl").read_text().splitlines()]
@@ -76,6 +77,54 @@ def test_tool_choice_none_and_no_tools(parser_class: Any, tokenizer: Any) -> Non
         assert whole(parser_class(tokenizer, request.tools), request, encode(CALL)) == ("Let me think.", None, [])
         parser = parser_class(tokenizer, request.tools)
         assert streamed(parser, request, one_by_one(encode(CALL))) == ("Let me think.", None, [])
+
+
+NAMED_ON_RESPONSES = {"type": "function", "name": "g"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *({"type": "allowed_tools", "mode": mode, "tools": [NAMED_ON_RESPONSES]} for mode in ("auto", "required")),
+        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}, NAMED_ON_RESPONSES]},
+    ],
+)
+def test_allowed_tools_that_are_not_offered(choice: dict[str, Any], parser_class: Any, tokenizer: Any) -> None:
+    """vLLM answers this error with HTTP 400; by itself it lets them through."""
+    with pytest.raises(seams.load().ValidationError, match=r"tool_choice\.tools names 'g'"):
+        adjusted(parser_class, tokenizer, responses(["f"], tool_choice=choice))
+    adjusted(parser_class, tokenizer, responses(["f", "g"], tool_choice=choice))
+
+
+def test_a_tool_choice_that_is_not_offered(parser_class: Any, tokenizer: Any) -> None:
+    """As ``/v1/messages`` makes it; requests of the other two APIs do not come into being."""
+    request = chat(["f", "g"], tool_choice={"type": "function", "function": {"name": "g"}})
+    adjusted(parser_class, tokenizer, request.model_copy())
+    request.tools = chat(["f"]).tools
+    with pytest.raises(seams.load().ValidationError, match="tool_choice names 'g', which is not in tools"):
+        adjusted(parser_class, tokenizer, request)
+
+
+def test_a_choice_of_tools_that_vllm_runs(parser_class: Any, tokenizer: Any) -> None:
+    hosted = {"type": "web_search_preview"}
+    for choice in (hosted, {"type": "allowed_tools", "mode": "auto", "tools": [hosted]}):
+        adjusted(parser_class, tokenizer, responses(["f"], tool_choice=choice))
+
+
+def test_names_in_a_namespace() -> None:
+    """The model is offered them with the namespace's name in front."""
+    from harmony_plugin.vllm.requests import tool_names
+
+    inner = {"type": "function", "name": "f", "parameters": {}, "strict": False}
+    namespace = {"type": "namespace", "name": "n", "description": "d", "tools": [inner]}
+    request = type(responses()).model_validate(
+        {"model": "m", "input": "x", "tools": [namespace, {**inner, "name": "g"}]}
+    )
+    assert tool_names(request.tools) == ("n__f", "g")
+
+
+def adjusted(parser_class: Any, tokenizer: Any, request: Any) -> Any:
+    return parser_class(tokenizer, request.tools).adjust_request(request)
 
 
 def test_reasoning_left_out(parser_class: Any, tokenizer: Any) -> None:
@@ -287,8 +336,6 @@ def test_settings_of_one_request(parser_class: Any, tokenizer: Any) -> None:
 )
 def test_wrong_settings_of_one_request(wrong: Any, parser_class: Any, tokenizer: Any) -> None:
     """vLLM answers this error with HTTP 400."""
-    from harmony_plugin.vllm import seams
-
     with pytest.raises(seams.load().ValidationError, match=r"chat_template_kwargs\.harmony"):
         parser_class(tokenizer, None, chat_template_kwargs={"harmony": wrong})
 

@@ -10,17 +10,18 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from ..core import Ended, Event, Joiner, Started, Text, ToolCallDelta
+from ..core import Ended, Event, Joiner, RequestError, Started, Text, ToolCallDelta
 from ..prompts import custom_input
-from .reply import Ending, Piece, TokenLogprob, Usage
+from .errors import error_body
+from .reply import Ending, Piece, TokenLogprob, Usage, Writer
 
 __all__ = ["ChatWriter"]
 
 Json: TypeAlias = "dict[str, Any]"
 
 
-class ChatWriter:
-    """Writes one request's reply down: use either `whole` or `chunk` and `last`.
+class ChatWriter(Writer):
+    """A reply's pieces in, a chat completion or its chunks out.
 
     Args:
         model: the name that the reply carries.
@@ -48,7 +49,6 @@ class ChatWriter:
         self._choices: dict[int, _Choice] = {}
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
-        """The completion; `usage` is read once the pieces have come."""
         choices = []
         for index, (events, logprobs, ending) in sorted(_gathered(pieces).items()):
             choice = _Choice(self._custom)
@@ -60,8 +60,10 @@ class ChatWriter:
             choices.append({"index": index, "message": message, "logprobs": told, **_done(ending)})
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.to_openai()}
 
-    def chunk(self, piece: Piece) -> Iterator[Json]:
-        """The chunks that a piece brings."""
+    def start(self, usage: Usage) -> Iterator[Json]:
+        return iter(())
+
+    def feed(self, piece: Piece) -> Iterator[Json]:
         choice = self._choices.get(piece.index)
         delta: Json = {}
         if choice is None:
@@ -76,10 +78,12 @@ class ChatWriter:
         if piece.ending is not None:
             yield self._chunk(piece.index, {}, **_done(piece.ending))
 
-    def last(self, usage: Usage) -> Iterator[Json]:
-        """The chunk behind those of all choices, if there is one."""
+    def finish(self, usage: Usage) -> Iterator[Json]:
         if self._include_usage:
             yield {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage.to_openai()}
+
+    def fail(self, error: RequestError) -> Iterator[Json]:
+        yield error_body(error, anthropic=False)
 
     def _named(self, fields: Json) -> Json:
         if "reasoning_content" in fields:

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..core import RequestError, Started, Text
 from ..prompts import placeholder
 from .conversation import Conversation
-from .errors import ThreadsUnsupported, from_validation
-from .reply import Piece, Usage
+from .errors import ThreadsUnsupported, error_body, from_validation
+from .reply import Piece, Usage, Writer
 from .tools import anthropic_function
 
 __all__ = ["MessageWriter", "MessagesRequest", "check", "to_chat"]
@@ -101,8 +101,11 @@ class MessagesRequest(BaseModel):
 def check(body: Any, *, counting: bool = False) -> MessagesRequest:
     """The request in `body`, a JSON value.
 
-    :param counting: for `count_tokens`, which needs no `max_tokens`.
-    :raises RequestError: naming the first field that is wrong.
+    Args:
+        counting: for `count_tokens`, which needs no `max_tokens`.
+
+    Raises:
+        RequestError: naming the first field that is wrong.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -130,7 +133,8 @@ def check(body: Any, *, counting: bool = False) -> MessagesRequest:
 def to_chat(request: MessagesRequest) -> Json:
     """The body of the chat request that means the same.
 
-    :raises RequestError: for a block or tool that cannot be translated.
+    Raises:
+        RequestError: for a block or tool that cannot be translated.
     """
     conversation = Conversation()
     system = _without_billing(_text(request.system, "system")) if request.system else ""
@@ -305,7 +309,7 @@ def _string(block: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-class MessageWriter:
+class MessageWriter(Writer):
     """A reply's pieces in, Messages events out: a block a message. `message` is the whole reply at any time.
 
     Args:
@@ -329,12 +333,10 @@ class MessageWriter:
         }
 
     def start(self, usage: Usage) -> Iterator[Json]:
-        """The events before the first piece."""
         self.message["usage"] = usage.to_anthropic()
         yield {"type": "message_start", "message": {**self.message, "content": []}}
 
     def feed(self, piece: Piece) -> Iterator[Json]:
-        """The events that a piece brings."""
         for event in piece.events:
             if isinstance(event, Text):
                 yield from self._text(event)
@@ -365,7 +367,6 @@ class MessageWriter:
         yield {"type": "content_block_stop", "index": self._index()}
 
     def finish(self, usage: Usage) -> Iterator[Json]:
-        """The events after the last piece."""
         yield from self.close()
         self.message["usage"] = usage.to_anthropic()
         yield {
@@ -376,13 +377,11 @@ class MessageWriter:
         yield {"type": "message_stop"}
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
-        """The whole reply."""
-        for piece in pieces:
-            for _ in self.feed(piece):
-                pass
-        for _ in self.finish(usage):
-            pass
+        self._run(pieces, usage)
         return self.message
+
+    def fail(self, error: RequestError) -> Iterator[Json]:
+        yield error_body(error, anthropic=True)
 
     def _text(self, event: Text) -> Iterator[Json]:
         if event.index is not None:

@@ -117,9 +117,10 @@ KINDS = {typed.item: kind for kind, typed in TYPED.items()}
 class Tool:
     """A tool of a Responses request.
 
-    :ivar name: as the client knows it, in its `namespace`.
-    :ivar offered: the name that the model is given.
-    :ivar kind: `function`, `custom` or a key of `TYPED`.
+    Attributes:
+        name: as the client knows it, in its `namespace`.
+        offered: the name that the model is given.
+        kind: `function`, `custom` or a key of `TYPED`.
     """
 
     name: str
@@ -157,9 +158,12 @@ class Tool:
 class Toolbox:
     """The tools of a Responses request, and the names that the model knows them by.
 
-    :ivar chat: as tools of a chat request.
-    :ivar echo: as the reply repeats them.
-    :raises RequestError: for a tool that is wrong or that this server would have to run.
+    Attributes:
+        chat: as tools of a chat request.
+        echo: as the reply repeats them.
+
+    Raises:
+        RequestError: for a tool that is wrong or that this server would have to run.
     """
 
     def __init__(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
@@ -320,7 +324,8 @@ OLD_EDITORS = ("text_editor_20241022", "text_editor_20250124")
 def anthropic_function(kind: str, name: str, where: str) -> Json:
     """The function that stands for a tool of one of Anthropic's types (`bash_20250124`).
 
-    :raises RequestError: the type is not one that clients run.
+    Raises:
+        RequestError: the type is not one that clients run.
     """
     family = re.fullmatch(r"(bash|text_editor|memory|computer)_\d{8}", kind)
     if family is None:

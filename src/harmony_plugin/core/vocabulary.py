@@ -11,17 +11,26 @@ from operator import index
 from typing import Any
 
 from .dialect import Dialect
+from .tokens import KIND_OF, RESERVED, UNKNOWN, VOCABULARY_SIZE
 
-__all__ = ["MARK", "Special", "Vocabulary", "harmony_encoding", "harmony_vocabulary", "vocabulary_of"]
+__all__ = [
+    "MARK",
+    "Special",
+    "Vocabulary",
+    "harmony_encoding",
+    "harmony_library",
+    "harmony_vocabulary",
+    "vocabulary_of",
+]
 
 
 class Special:
-    """A piece that is no text: a reserved id or one that the vocabulary lacks."""
+    """A piece that is no text: a reserved id or one that the vocabulary lacks, by its kind of token."""
 
-    __slots__ = ("code", "text")
+    __slots__ = ("kind", "text")
 
-    def __init__(self, code: str, text: str) -> None:
-        self.code = code
+    def __init__(self, kind: int, text: str) -> None:
+        self.kind = kind
         self.text = text
 
 
@@ -47,8 +56,8 @@ class Vocabulary:
         self._decode = decode
         self.dialect = dialect = dialect or Dialect()
         self._reserved = dialect.reserved
-        #: ``(id, spelling, kind)`` of every marker, and the same by id.
-        self.markers = [(token, dialect.markers[kind], kind) for kind, token in dialect.ids.items()]
+        #: ``(id, spelling, kind of token)`` of every marker, and the same by id.
+        self.markers = [(token, dialect.markers[name], KIND_OF[name]) for name, token in dialect.ids.items()]
         self.by_id = {marker[0]: marker for marker in self.markers}
         #: Learnt ids whose piece is whole text.
         self.text: dict[int, str] = {}
@@ -79,9 +88,9 @@ class Vocabulary:
         try:
             data = self._decode(token)
         except Exception:  # any decoder, any error: the id is not of this vocabulary
-            return Special("unknown_token", str(token))
+            return Special(UNKNOWN, str(token))
         if token in self._reserved:
-            return Special("reserved_token", data.decode("utf-8", "replace"))
+            return Special(RESERVED, data.decode("utf-8", "replace"))
         try:
             piece = data.decode("utf-8")
         except UnicodeDecodeError:
@@ -101,6 +110,22 @@ def vocabulary_of(decode: Callable[[int], bytes], dialect: Dialect) -> Vocabular
     return Vocabulary(decode, dialect)
 
 
+def harmony_library() -> Any:
+    """The Harmony library, whichever distribution has it. It is imported here and nowhere else.
+
+    Raises:
+        ImportError: there is none.
+    """
+    try:
+        import openai_harmony
+    except ImportError as error:
+        raise ImportError(
+            "prompts and token ids need the Harmony library: pip install 'harmony-plugin[harmony]' (or any "
+            "distribution of openai_harmony); to split ids without it, pass decode= (from a token id to its bytes)"
+        ) from error
+    return openai_harmony
+
+
 @functools.lru_cache(maxsize=1)
 def harmony_encoding() -> Any:
     """The Harmony library's encoding for gpt-oss, loaded once.
@@ -108,13 +133,7 @@ def harmony_encoding() -> Any:
     Raises:
         ImportError: no Harmony library is installed, or it cannot load its vocabulary.
     """
-    try:
-        import openai_harmony
-    except ImportError as error:
-        raise ImportError(
-            "token ids need the Harmony library's vocabulary: pip install 'harmony-plugin[harmony]', "
-            "or pass decode= (a function from a token id to its bytes)"
-        ) from error
+    openai_harmony = harmony_library()
     try:
         return openai_harmony.load_harmony_encoding(openai_harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
     except Exception as error:
@@ -133,10 +152,9 @@ def harmony_vocabulary(dialect: Dialect) -> Vocabulary:
         raise ImportError(
             "this openai_harmony has no decode_bytes; known to work: oss-harmony 0.0.11, openai-harmony 0.0.8"
         )
-    size = 201088
 
     def decode(token: int) -> bytes:
-        if not 0 <= token < size:
+        if not 0 <= token < VOCABULARY_SIZE:
             raise KeyError(token)
         return decode_bytes([token])
 

@@ -23,8 +23,10 @@ from harmony_plugin.core import Field
 from . import seams
 from .messages import Blocks, delta_message, function_calls, with_id
 from .requests import (
+    check_tool_choice,
     ended_by,
     has_structural_tag,
+    hosted_tools,
     leave_notes,
     leave_plan,
     notes_of,
@@ -49,13 +51,6 @@ _settings = from_environment()
 
 #: Ids that a header may take, marker included; longer ones are no headers (SPEC: 512 characters).
 _HEADER_IDS = 512
-#: gpt-oss's own tools, by the type under which /v1/responses declares them.
-_BUILTIN_TYPES = {
-    "code_interpreter": "python",
-    "web_search_preview": "browser",
-    "web_search": "browser",
-    "container": "container",
-}
 
 
 class HarmonyReasoningParser(_vllm.ReasoningParser):  # type: ignore[misc, name-defined]
@@ -254,6 +249,7 @@ class _Splits:
         self._prompt = prompt_token_ids
 
     def adjust_request(self, request: Any) -> Any:
+        check_tool_choice(request)
         request = super().adjust_request(request)  # type: ignore[misc]
         leave_plan(request, self._plan(request))
         return request
@@ -428,7 +424,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
 
     def _response_plan(self, tools: Any, tool_choice: Any, include_reasoning: bool, stop: Stop) -> Plan:
         """How a reply on ``/v1/responses`` is split."""
-        hosted, labels = _hosted(tools)
+        hosted, labels = hosted_tools(tools)
         options = replace(self._options, builtin_tools="tool_calls") if hosted else self._options
         if tool_choice == "none":
             options = without_calls(options)
@@ -438,7 +434,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
     def _open_response(self) -> None:
         if self._splitter is not None:
             raise RuntimeError("this parser has split a reply of chat (parse_delta): make another for /v1/responses")
-        notes, (hosted, labels) = self._notes, _hosted(self._offered)
+        notes, (hosted, labels) = self._notes, hosted_tools(self._offered)
         names = {*tool_names(self._offered), *labels}
 
         def keep_recipient(recipient: str) -> bool:
@@ -503,16 +499,6 @@ class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, n
             if responses:
                 leave_notes(request, grammar=True)
         return request
-
-
-def _hosted(tools: Any) -> tuple[set[str], list[str]]:
-    """Of a ``/v1/responses`` request: gpt-oss's own tools that vLLM runs, and the namespaces of its MCP servers."""
-    types = {getattr(tool, "type", None) for tool in tools or ()}
-    hosted = {_BUILTIN_TYPES[kind] for kind in types if kind in _BUILTIN_TYPES}
-    if "mcp" not in types:
-        return hosted, []
-    labels = [f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp"]
-    return hosted | {"python", "browser", "container"}, labels
 
 
 def _logprobs_of(request: Any, ids: Sequence[int], splitter: Splitter) -> list[Any] | None:

@@ -43,8 +43,9 @@ def main(
 ) -> None:
     """Run the server until it is told to stop.
 
-    :param parser: with more flags than the stock server's.
-    :param hook: given the flags, what `HarmonyChatHandler(logits_processors=...)` gets.
+    Args:
+        parser: with more flags than the stock server's.
+        hook: given the flags, what `HarmonyChatHandler(logits_processors=...)` gets.
     """
     try:
         chosen = read_settings(argv, parser=parser)
@@ -154,8 +155,11 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets for all addresses of `host`, bound and not yet listening, all on one port.
 
-    :param port: 0: any that is free.
-    :raises OSError: an address is in use, is not this machine's, or is not to be had.
+    Args:
+        port: 0: any that is free.
+
+    Raises:
+        OSError: an address is in use, is not this machine's, or is not to be had.
     """
     sockets: list[socket.socket] = []
     failed: OSError | None = None
@@ -191,7 +195,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
 def progress_on(stream: TextIO) -> Iterator[Progress]:
     """Shows how far loading is: a bar on a terminal, now and then a line elsewhere.
 
-    :param stream: a real file; llama-cpp-python turns the process's own output off meanwhile, so this writes to a copy.
+    Args:
+        stream: a real file; llama-cpp-python turns the process's own output off meanwhile, so this writes to a copy.
     """
     try:
         copy = os.dup(stream.fileno())

@@ -49,7 +49,11 @@ class Flags(argparse.ArgumentParser):
     """A command line whose every mistake is one line, raised rather than printed under all flags there are."""
 
     def error(self, message: str) -> NoReturn:
-        """:raises SettingsError: always."""
+        """In the words of flags.
+
+        Raises:
+            SettingsError: always.
+        """
         kinds = {"int": "a whole number", "float": "a number", "_parse_bool_arg": "true or false"}
         kinds["_parse_json_object_arg"] = "a JSON object"
         wrong = re.fullmatch(r"argument (\S+): invalid (\w+) value: (.*)", message)
@@ -60,7 +64,8 @@ class Flags(argparse.ArgumentParser):
     def read(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """As `parse_args`; a flag that is unknown is told with the one that was meant.
 
-        :raises SettingsError: for whatever is wrong.
+        Raises:
+            SettingsError: for whatever is wrong.
         """
         arguments, unknown = self.parse_known_args(argv)
         if not unknown:
@@ -113,7 +118,7 @@ class ModelSettings(stock.ModelSettings):
         ge=0,
         description="The context size; 0: the model's own; none: the model's own as far as memory holds it.",
     )
-    # The stock default keeps logits of every position: n_ctx x 201088 floats, 13 GB at 16384.
+    # The stock default keeps logits of every position: n_ctx x vocabulary floats, 13 GB at 16384.
     logits_all: bool = Field(
         default=False, description="Whether to return logits of the prompt (echo with logprobs in /v1/completions)."
     )
@@ -146,7 +151,8 @@ class ModelSettings(stock.ModelSettings):
     def defaults(self) -> Defaults:
         """What the chat handler gives to requests that do not say.
 
-        :raises SettingsError: for `chat_template_kwargs` that mean nothing here; `reasoning_effort` is read from them.
+        Raises:
+            SettingsError: for `chat_template_kwargs` that mean nothing here; `reasoning_effort` is read from them.
         """
         given = {name: getattr(self, name) for name in HANDLER_DEFAULTS}
         template = dict(self.chat_template_kwargs or {})
@@ -208,7 +214,8 @@ class ConfigFile(ServerSettings):
 class Chosen:
     """What `read_settings` found.
 
-    :ivar ignored: flags that were given and are not read, since a config file replaces them.
+    Attributes:
+        ignored: flags that were given and are not read, since a config file replaces them.
     """
 
     server: ServerSettings
@@ -223,8 +230,11 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     """Settings from flags, environment and config file, as `python -m llama_cpp.server` reads them: `CONFIG_FILE` or
     `--config_file` replaces the flags; `HOST` and `PORT` come before both.
 
-    :param parser: a parser with more flags, whose values are in `arguments`.
-    :raises SettingsError: for a wrong value, an unknown key or a missing file.
+    Args:
+        parser: a parser with more flags, whose values are in `arguments`.
+
+    Raises:
+        SettingsError: for a wrong value, an unknown key or a missing file.
     """
     parser = parser or Flags(
         prog="python -m harmony_plugin.llamacpp",
