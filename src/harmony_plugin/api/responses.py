@@ -374,7 +374,7 @@ class _Open:
     index: int
     item: Json
     call: ToolCallDelta | None = None
-    tool: tools.Tool | None = None
+    tool: tools.OfferedTool | None = None
     text: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
 

@@ -29,10 +29,10 @@ from ...versions import VersionFlag
 from . import stock
 
 __all__ = [
+    "FlagSettings",
     "Flags",
     "ModelSettings",
     "ServerSettings",
-    "Settings",
     "SettingsError",
     "complain",
     "did_you_mean",
@@ -200,7 +200,7 @@ class ServerSettings(stock.ServerSettings):
     )
 
 
-class Settings(ServerSettings, ModelSettings):
+class FlagSettings(ServerSettings, ModelSettings):
     """One server with one model: what the flags and the environment can say."""
 
 
@@ -240,7 +240,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         prog="python -m harmony_plugin.llamacpp",
         description="llama-cpp-python's server for gpt-oss: Harmony in, OpenAI and Anthropic APIs out.",
     )
-    stock.add_arguments(parser, Settings)
+    stock.add_arguments(parser, FlagSettings)
     parser.add_argument("--config_file", type=str, help="Path to a config file to load (JSON or YAML).")
     parser.add_argument("--version", action=VersionFlag)
     arguments = parser.read(argv)
@@ -269,7 +269,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     port = os.environ.get("PORT", str(server.port))
     if not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"PORT: not a port: {port!r}")
-    given = [name for name in Settings.model_fields if getattr(arguments, name, None) is not None]
+    given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
     return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
 
