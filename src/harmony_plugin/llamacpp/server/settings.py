@@ -24,7 +24,7 @@ from typing import Any, Literal, NoReturn, Optional
 from pydantic import Field, ValidationError
 
 from ...api.defaults import Defaults
-from ...prompts import REASONING_EFFORTS
+from ...prompts import REASONING_EFFORTS, PromptOptions
 from ...versions import VersionFlag
 from . import stock
 
@@ -125,24 +125,30 @@ class ModelSettings(stock.ModelSettings):
     verbose: bool = Field(default=False, description="Whether to print debug information.")
 
     headers: Literal["constrain", "free"] = Field(
-        default="constrain", description="Whether only well-formed Harmony headers can be sampled."
+        default=Defaults.headers, description="Whether only well-formed Harmony headers can be sampled."
     )
     reasoning_effort: Literal["low", "medium", "high"] = Field(
-        default="medium", description="Reasoning effort of requests that name none."
+        default=PromptOptions.reasoning_effort, description="Reasoning effort of requests that name none."
     )
     max_reasoning_tokens: Optional[int] = Field(
-        default=None, ge=0, description="Reasoning tokens after which the answer is opened; none: no limit."
+        default=Defaults.max_reasoning_tokens,
+        ge=0,
+        description="Reasoning tokens after which the answer is opened; none: no limit.",
     )
     max_tokens: Optional[int] = Field(
-        default=None,
+        default=Defaults.max_tokens,
         ge=1,
         description="Tokens of a reply, for requests that give no limit; none: what the context holds.",
     )
-    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Temperature of requests that give none.")
-    top_p: float = Field(default=1.0, ge=0.0, le=1.0, description="top_p of requests that give none.")
-    top_k: int = Field(default=0, ge=0, description="top_k of requests that give none; 0: off.")
-    min_p: float = Field(default=0.0, ge=0.0, le=1.0, description="min_p of requests that give none.")
-    repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
+    temperature: float = Field(
+        default=Defaults.temperature, ge=0.0, le=2.0, description="Temperature of requests that give none."
+    )
+    top_p: float = Field(default=Defaults.top_p, ge=0.0, le=1.0, description="top_p of requests that give none.")
+    top_k: int = Field(default=Defaults.top_k, ge=0, description="top_k of requests that give none; 0: off.")
+    min_p: float = Field(default=Defaults.min_p, ge=0.0, le=1.0, description="min_p of requests that give none.")
+    repeat_penalty: float = Field(
+        default=Defaults.repeat_penalty, ge=0.0, description="repeat_penalty of requests that give none."
+    )
 
     harmony_reasoning_content: bool = Field(
         default=True, description="Whether chat replies hold reasoning_content beside reasoning."
