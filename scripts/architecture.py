@@ -11,44 +11,37 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harmony_plugin.core import lexer, machine
+from harmony_plugin.core import machine, tokens
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
 BEGIN, END = "<!-- begin: scripts/architecture.py -->\n", "<!-- end: scripts/architecture.py -->\n"
 
 STATES = {machine.HEADER: "HEADER", machine.BODY: "BODY", machine.LOOSE: "LOOSE"}
-KINDS = {
-    lexer.START: "start",
-    lexer.CHANNEL: "channel",
-    lexer.CONSTRAIN: "constrain",
-    lexer.MESSAGE: "message",
-    lexer.END: "end",
-    lexer.CALL: "call",
-    lexer.RETURN: "return",
-    lexer.RESERVED: "reserved id",
-    lexer.UNKNOWN: "unknown id",
-    lexer.INVALID: "bytes that are not UTF-8",
+KINDS = {kind: name for name, kind in tokens.KIND_OF.items() if name != "endoftext"} | {
+    tokens.RESERVED: "reserved id",
+    tokens.UNKNOWN: "unknown id",
+    tokens.INVALID: "bytes that are not UTF-8",
 }
 TOO_LONG = "word " * 120
 """Text that no header holds."""
 
 # Ways into the states: a header that is due, begun, named, or has a body's words in front of its channel; text past a
 # header's limit; an open message.
-Tokens = list[tuple[int, str]]
-WAYS: tuple[Tokens, ...] = (
+Way = list[tuple[int, str]]
+WAYS: tuple[Way, ...] = (
     [],
-    [(lexer.START, "")],
-    [(lexer.START, ""), (lexer.TEXT, "assistant")],
-    [(lexer.CHANNEL, ""), (lexer.TEXT, "final")],
-    [(lexer.CHANNEL, ""), (lexer.TEXT, "analysis so"), (lexer.CHANNEL, ""), (lexer.TEXT, "final")],
-    [(lexer.TEXT, TOO_LONG)],
-    [(lexer.MESSAGE, ""), (lexer.TEXT, "Hi")],
+    [(tokens.START, "")],
+    [(tokens.START, ""), (tokens.TEXT, "assistant")],
+    [(tokens.CHANNEL, ""), (tokens.TEXT, "final")],
+    [(tokens.CHANNEL, ""), (tokens.TEXT, "analysis so"), (tokens.CHANNEL, ""), (tokens.TEXT, "final")],
+    [(tokens.TEXT, TOO_LONG)],
+    [(tokens.MESSAGE, ""), (tokens.TEXT, "Hi")],
 )
 
 
-def state_after(tokens: Tokens) -> int:
+def state_after(way: Way) -> int:
     reading = machine.Machine()
-    reading.feed([(kind, text, place, 1) for place, (kind, text) in enumerate(tokens)])
+    reading.feed([(kind, text, place, 1) for place, (kind, text) in enumerate(way)])
     return reading.state
 
 
@@ -57,9 +50,9 @@ def moves() -> dict[tuple[int, int], list[str]]:
     found: dict[tuple[int, int], list[str]] = {}
     for way in WAYS:
         begin = state_after(way)
-        steps = [(lexer.TEXT, "Hi", "text"), *((kind, "", label) for kind, label in KINDS.items())]
+        steps = [(tokens.TEXT, "Hi", "text"), *((kind, "", label) for kind, label in KINDS.items())]
         if begin == machine.HEADER:
-            steps.insert(1, (lexer.TEXT, TOO_LONG, "text past the limit"))
+            steps.insert(1, (tokens.TEXT, TOO_LONG, "text past the limit"))
         for kind, text, label in steps:
             labels = found.setdefault((begin, state_after([*way, (kind, text)])), [])
             if label not in labels:

@@ -13,6 +13,8 @@ from fuzz.transcript import to_ids
 from harmony_plugin import Delta, Issue, Reply, Stream, parse
 from harmony_plugin.core.events import Text
 
+pytestmark = pytest.mark.no_cover  # measuring would take three times as long, and other tests reach the same lines
+
 SIZE = 250
 
 

@@ -79,7 +79,8 @@ def _free_port() -> int:
 
 def environment() -> dict[str, str]:
     """The environment of a process with an engine; a developer's own settings must not change what is tested."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARMONY_", "VLLM_", "PYTEST_"))}
+    foreign = ("HARMONY_", "VLLM_", "PYTEST_", *(() if os.environ.get("COVER_VLLM") else ("COVERAGE_",)))
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     return kept | {
         "PYTHONPATH": os.pathsep.join((str(_RIG), str(_SOURCE))),
         "PYTHONUNBUFFERED": "1",
