@@ -128,8 +128,8 @@ class ModelSettings(stock.ModelSettings):
         default=Defaults.headers, description="Whether only well-formed Harmony headers can be sampled."
     )
     reasoning_effort: Literal["low", "medium", "high"] = Field(
-        default=PromptOptions.reasoning_effort,
-        description="Reasoning effort of requests that name none.",  # type: ignore[arg-type]
+        default=REASONING_EFFORTS[PromptOptions.reasoning_effort],
+        description="Reasoning effort of requests that name none.",
     )
     max_reasoning_tokens: Optional[int] = Field(
         default=Defaults.max_reasoning_tokens,
