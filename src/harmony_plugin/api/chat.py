@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from ..core import Ended, Event, Joiner, RequestError, Started, Text, ToolCallDelta
+from ..core import Ended, Event, Joiner, Reply, RequestError, Started, Text, ToolCallDelta
 from ..prompts import custom_input
 from .errors import error_body
 from .reply import Ending, Piece, TokenLogprob, Usage, Writer
@@ -51,11 +51,12 @@ class ChatWriter(Writer):
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
         choices = []
         for index, (events, logprobs, ending) in sorted(_gathered(pieces).items()):
-            choice = _Choice(self._custom)
-            delta = choice.delta(events)
-            message = self._named({"role": "assistant", "content": None, "reasoning_content": None, **delta})
-            if "tool_calls" in message:
-                message["tool_calls"] = _whole_calls(message["tool_calls"])
+            message = self._named(Reply.of(events).to_openai())
+            for call in message.get("tool_calls", ()):
+                if call["function"]["name"] in self._custom:
+                    function = call.pop("function")
+                    text = custom_input(function["arguments"])
+                    call |= {"type": "custom", "custom": {"name": function["name"], "input": text}}
             told = _logprobs(logprobs) if self._logprobs else None
             choices.append({"index": index, "message": message, "logprobs": told, **_done(ending)})
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.to_openai()}
@@ -117,18 +118,6 @@ def _gathered(pieces: Iterable[Piece]) -> dict[int, tuple[list[Event], list[Toke
         logprobs += piece.logprobs
         choices[piece.index] = events, logprobs, piece.ending
     return choices
-
-
-def _whole_calls(pieces: Iterable[Json]) -> list[Json]:
-    """A delta's calls as a message's."""
-    calls: dict[int, Json] = {}
-    for piece in pieces:
-        index = piece.pop("index")
-        if index in calls:
-            calls[index]["custom"] |= piece["custom"]
-        else:
-            calls[index] = piece
-    return list(calls.values())
 
 
 def _done(ending: Ending | None) -> Json:

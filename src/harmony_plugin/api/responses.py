@@ -346,25 +346,18 @@ def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
 
 
 def _tool_choice(choice: Any, toolbox: Toolbox) -> Any:
+    """The choice with its tools as chat's `tool_choice` names them."""
     if choice is None or isinstance(choice, str):
         return choice
-    kind = choice.get("type")
-    if kind == "allowed_tools":
-        listed, mode = choice.get("tools"), choice.get("mode", "auto")
-        if not isinstance(listed, list) or mode not in ("auto", "required"):
-            raise RequestError("tool_choice needs `tools` and a `mode`.", "tool_choice", "invalid_value")
-        named = [
-            _named(tool, f"tool_choice.tools[{i}]", toolbox)
-            for i, tool in enumerate(listed)
-            if isinstance(tool, Mapping)
-        ]
-        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
-    return _named(choice, "tool_choice", toolbox)
+    listed = choice.get("tools")
+    if choice.get("type") != "allowed_tools" or not isinstance(listed, list):
+        return choice if choice.get("type") == "allowed_tools" else _named(choice, "tool_choice", toolbox)
+    named = [_named(tool, f"tool_choice.tools[{i}]", toolbox) for i, tool in enumerate(listed)]
+    return {"mode": "auto", **choice, "tools": named}
 
 
-def _named(choice: Mapping[str, Any], where: str, toolbox: Toolbox) -> Json:
-    """A tool's name as chat's `tool_choice` has it."""
-    kind = choice.get("type")
+def _named(choice: Any, where: str, toolbox: Toolbox) -> Json:
+    kind = choice.get("type") if isinstance(choice, Mapping) else None
     if isinstance(kind, str) and kind in tools.TYPED:
         return {"type": "function", "function": {"name": toolbox.offered(kind)}}
     if kind not in ("function", "custom"):
@@ -381,7 +374,7 @@ class _Open:
     index: int
     item: Json
     call: ToolCallDelta | None = None
-    tool: tools.Tool | None = None
+    tool: tools.OfferedTool | None = None
     text: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
 

@@ -27,7 +27,7 @@ from ..prompts import referenced
 from .engine import Only, Without
 
 if TYPE_CHECKING:
-    from ..api.request import ChatRequest, Tool
+    from ..api.request import ChatRequest, FunctionTool
     from .engine import Engine
 
 __all__ = ["Allowed", "Constraint", "Grammars"]
@@ -279,7 +279,7 @@ class Allowed:
         strict = any(tool.strict for tool in request.tools)
         return strict or request.schema is not None or request.tool_choice == "required"
 
-    def _arguments(self, tool: Tool, where: str, required: bool) -> Any:
+    def _arguments(self, tool: FunctionTool, where: str, required: bool) -> Any:
         if tool.strict:
             return self._matcher(tool.parameters, where)
         if not required:

@@ -147,7 +147,7 @@ class StockReply:
             self.usage.finish = choice.get("finish_reason") or self.usage.finish
 
     def __iter__(self) -> Iterator[Piece]:
-        reading = _Reading()
+        reading = _ChunkReader()
         for chunk in self.chunks():
             for choice in (chunk.get("choices") or ())[:1]:
                 events = reading.events(choice.get("delta") or choice.get("message") or {})
@@ -177,7 +177,7 @@ class _Verbatim(Writer):
         return completion
 
 
-class _Reading:
+class _ChunkReader:
     """Chat deltas as events: a message ends where another field, or another call, begins."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from ...core import RequestError
 from . import stock
 from .context import Context, Facts, Memory, choose, gib
 
-__all__ = ["Call", "Host", "Line", "Loaded", "Progress", "Taken", "Turn"]
+__all__ = ["Call", "Host", "Loaded", "Progress", "Taken", "Turn", "WaitingLine"]
 
 log = logging.getLogger("harmony_plugin.server")
 
@@ -46,7 +46,7 @@ Progress: TypeAlias = "Callable[[str, float], None]"
 """Called with what is being loaded, in words, and the share done, 0.0 to 1.0."""
 
 
-class Line:
+class WaitingLine:
     """Turns at the engine, first come first served, with a bound on how many may wait for each model.
 
     Args:
@@ -237,7 +237,7 @@ class Host:
     Args:
         models: settings; the first is loaded at `load` and answers requests that name no known model, as in the stock
             server. Another one is loaded, in its place, when a request asks for it.
-        max_queue: see `Line`.
+        max_queue: see `WaitingLine`.
         prepare: called with each model right after it was loaded; raises if the model cannot be served.
     """
 
@@ -249,7 +249,7 @@ class Host:
     ) -> None:
         self.on_item: Callable[[], None] = lambda: None  # called in the engine's thread
         self.max_queue = max_queue
-        self.line = Line(max_queue)
+        self.line = WaitingLine(max_queue)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self.running: Turn | None = None
         self.aliases = stock.aliases(models)

@@ -24,15 +24,15 @@ from typing import Any, Literal, NoReturn, Optional
 from pydantic import Field, ValidationError
 
 from ...api.defaults import Defaults
-from ...prompts import REASONING_EFFORTS
+from ...prompts import REASONING_EFFORTS, PromptOptions
 from ...versions import VersionFlag
 from . import stock
 
 __all__ = [
+    "FlagSettings",
     "Flags",
     "ModelSettings",
     "ServerSettings",
-    "Settings",
     "SettingsError",
     "complain",
     "did_you_mean",
@@ -125,24 +125,31 @@ class ModelSettings(stock.ModelSettings):
     verbose: bool = Field(default=False, description="Whether to print debug information.")
 
     headers: Literal["constrain", "free"] = Field(
-        default="constrain", description="Whether only well-formed Harmony headers can be sampled."
+        default=Defaults.headers, description="Whether only well-formed Harmony headers can be sampled."
     )
     reasoning_effort: Literal["low", "medium", "high"] = Field(
-        default="medium", description="Reasoning effort of requests that name none."
+        default=REASONING_EFFORTS[PromptOptions.reasoning_effort],
+        description="Reasoning effort of requests that name none.",
     )
     max_reasoning_tokens: Optional[int] = Field(
-        default=None, ge=0, description="Reasoning tokens after which the answer is opened; none: no limit."
+        default=Defaults.max_reasoning_tokens,
+        ge=0,
+        description="Reasoning tokens after which the answer is opened; none: no limit.",
     )
     max_tokens: Optional[int] = Field(
-        default=None,
+        default=Defaults.max_tokens,
         ge=1,
         description="Tokens of a reply, for requests that give no limit; none: what the context holds.",
     )
-    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Temperature of requests that give none.")
-    top_p: float = Field(default=1.0, ge=0.0, le=1.0, description="top_p of requests that give none.")
-    top_k: int = Field(default=0, ge=0, description="top_k of requests that give none; 0: off.")
-    min_p: float = Field(default=0.0, ge=0.0, le=1.0, description="min_p of requests that give none.")
-    repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
+    temperature: float = Field(
+        default=Defaults.temperature, ge=0.0, le=2.0, description="Temperature of requests that give none."
+    )
+    top_p: float = Field(default=Defaults.top_p, ge=0.0, le=1.0, description="top_p of requests that give none.")
+    top_k: int = Field(default=Defaults.top_k, ge=0, description="top_k of requests that give none; 0: off.")
+    min_p: float = Field(default=Defaults.min_p, ge=0.0, le=1.0, description="min_p of requests that give none.")
+    repeat_penalty: float = Field(
+        default=Defaults.repeat_penalty, ge=0.0, description="repeat_penalty of requests that give none."
+    )
 
     harmony_reasoning_content: bool = Field(
         default=True, description="Whether chat replies hold reasoning_content beside reasoning."
@@ -200,7 +207,7 @@ class ServerSettings(stock.ServerSettings):
     )
 
 
-class Settings(ServerSettings, ModelSettings):
+class FlagSettings(ServerSettings, ModelSettings):
     """One server with one model: what the flags and the environment can say."""
 
 
@@ -240,7 +247,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         prog="python -m harmony_plugin.llamacpp",
         description="llama-cpp-python's server for gpt-oss: Harmony in, OpenAI and Anthropic APIs out.",
     )
-    stock.add_arguments(parser, Settings)
+    stock.add_arguments(parser, FlagSettings)
     parser.add_argument("--config_file", type=str, help="Path to a config file to load (JSON or YAML).")
     parser.add_argument("--version", action=VersionFlag)
     arguments = parser.read(argv)
@@ -269,7 +276,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     port = os.environ.get("PORT", str(server.port))
     if not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"PORT: not a port: {port!r}")
-    given = [name for name in Settings.model_fields if getattr(arguments, name, None) is not None]
+    given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
     return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
 
