@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harmony_plugin.core import harmony_encoding
-from harmony_plugin.demo.model import VOCABULARY_SIZE, WIDTH, build_model, cache_folder
+from harmony_plugin.core import VOCABULARY_SIZE, harmony_encoding
+from harmony_plugin.demo.model import WIDTH, build_model, cache_folder
 
 __all__ = ["build"]
 

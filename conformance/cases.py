@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import openai_harmony as library
 
-from harmony_plugin import Message, Reply, parse
+from harmony_plugin import Dialect, Message, Reply, parse
 from harmony_plugin.core import harmony_encoding
 
 CASES = Path(__file__).resolve().parent.parent / "tests" / "cases" / "split.jsonl"
@@ -66,7 +66,7 @@ def _said(message: Message) -> tuple[Any, ...]:
 
 def _theirs(ids: list[int], strict: bool) -> list[tuple[Any, ...]] | str:
     # Where the output has its own <|start|>, the library must not be told of a role before it.
-    role = None if ids[:1] == [200_006] else library.Role.ASSISTANT
+    role = None if ids[:1] == [Dialect().ids["start"]] else library.Role.ASSISTANT
     parser = library.StreamableParser(harmony_encoding(), role, strict=strict)
     try:
         for token in ids:

@@ -19,13 +19,13 @@ from canitoolcall.chunking import DEFAULT_STRATEGIES, ChunkStrategy, split, spli
 from canitoolcall.fixtures import Fixture
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult
 
-from harmony_plugin import Dialect, Stream, parse
+from harmony_plugin import Delta, Dialect, Reply, Stream, parse
 from harmony_plugin.core import harmony_encoding
 
 ROOT = Path(__file__).resolve().parent.parent
-RETURN, CALL = 200_002, 200_012
-STOPS = frozenset((RETURN, CALL, 199_999))
-SPECIAL = frozenset(Dialect().ids.values())
+MARKERS = Dialect().ids
+STOPS = frozenset(MARKERS[name] for name in ("return", "call", "endoftext"))
+SPECIAL = frozenset(MARKERS.values())
 STRATEGIES = (*DEFAULT_STRATEGIES, ChunkStrategy("char"), ChunkStrategy("rand", seed=6, max_group=2))
 
 Observe = Callable[[Fixture], Observation]
@@ -74,7 +74,7 @@ def said(fixture: Fixture) -> list[int]:
     if fixture.truncated or ids[-1] in STOPS:
         return ids
     header = fixture.raw_output.rpartition("<|start|>")[2].partition("<|message|>")[0]
-    return [*ids, CALL if " to=functions" in header else RETURN]
+    return [*ids, MARKERS["call" if " to=functions" in header else "return"]]
 
 
 # The core
@@ -91,16 +91,15 @@ def core_by_text(fixture: Fixture) -> Observation:
 
 
 def _core(fixture: Fixture, output: Any, cut: Mapping[str, Sequence[Any]]) -> Observation:
+    def of(told: Reply | Delta) -> ParseResult:
+        calls = [(call.name or "", call.arguments) for call in told.tool_calls]
+        return result(told.reasoning_content, told.content, calls)
+
     def whole() -> ParseResult:
-        reply = parse(output, tools=fixture.tools)
-        return result(reply.reasoning_content, reply.content, [(c.name, c.arguments) for c in reply.tool_calls])
+        return of(parse(output, tools=fixture.tools))
 
     def streamed(chunks: Sequence[Any]) -> ParseResult:
-        stream, total = Stream(tools=fixture.tools), Sum()
-        for delta in [*map(stream.feed, chunks), stream.finish()]:
-            calls = [(call.index, call.name, call.arguments) for call in delta.tool_calls]
-            total.add(delta.reasoning_content, delta.content, calls)
-        return total.result()
+        return of(sum(Stream(tools=fixture.tools).deltas(chunks), Delta()))
 
     streams = {name: attempt(lambda chunks=chunks: streamed(chunks)) for name, chunks in cut.items()}
     return Observation(nonstream=attempt(whole), streams=streams)
@@ -201,7 +200,7 @@ def _request(fixture: Fixture, ids: Sequence[int]) -> dict[str, Any]:
 
 def vllm(plugin: bool, fixtures: Sequence[Fixture]) -> Observe:
     """`vllm serve` with vLLM's own parsers or the plugin's; past stop ids inside a fixture it is told to go on."""
-    sys.path.insert(0, str(ROOT / "tests" / "e2e" / "vllm"))
+    sys.path.insert(0, str(ROOT / "tests" / "rigs"))
     from vllm_rig.server import MODEL, PARSERS, STOCK_PARSERS, Launch, running
 
     requests = {}
@@ -268,7 +267,7 @@ def llamacpp_stock(fixtures: Sequence[Fixture]) -> Observe:
         def force(input_ids: Any, scores: Any) -> Any:
             begin[:] = begin or [len(input_ids)]
             place = len(input_ids) - begin[0]
-            scores[ids[place] if place < len(ids) else RETURN] = 10_000.0
+            scores[ids[place] if place < len(ids) else MARKERS["return"]] = 10_000.0
             return scores
 
         return llama_cpp.LogitsProcessorList([force])

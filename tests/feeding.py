@@ -46,38 +46,33 @@ class Total:
     """Deltas added up, as a client does; it fails on deltas that a client could not add up."""
 
     def __init__(self) -> None:
-        self.reasoning: str | None = None
-        self.content: str | None = None
-        self.calls: list[tuple[str, str, str]] = []
+        self.sum = Delta()
 
     def add(self, delta: Delta) -> Delta:
         assert bool(delta) == bool(delta.reasoning_content or delta.content or delta.tool_calls)
-        if delta.reasoning_content is not None:
-            assert delta.reasoning_content != ""
-            self.reasoning = (self.reasoning or "") + delta.reasoning_content
-        if delta.content is not None:
-            assert delta.content != ""
-            self.content = (self.content or "") + delta.content
+        assert delta.reasoning_content != ""
+        assert delta.content != ""
+        begun = len(self.sum.tool_calls)
         for call in delta.tool_calls:
             if call.id is not None:
                 assert call.name, "id and name come together"
-                assert call.index == len(self.calls), "calls are numbered from 0, one by one"
-                self.calls.append((call.id, call.name, call.arguments))
+                assert call.index == begun, "calls are numbered from 0, one by one"
+                begun += 1
             else:
+                assert call.index < begun
                 assert call.name is None
                 assert call.arguments != ""
-                identity, name, arguments = self.calls[call.index]
-                self.calls[call.index] = (identity, name, arguments + call.arguments)
+        self.sum += delta
         return delta
 
     @property
-    def fields(self) -> tuple[str | None, str | None, list[tuple[str, str]]]:
-        return self.reasoning, self.content, [call[1:] for call in self.calls]
+    def fields(self) -> tuple[str | None, str | None, list[tuple[Any, Any]]]:
+        return fields(self.sum)
 
 
-def fields(reply: Reply) -> tuple[str | None, str | None, list[tuple[str, str]]]:
+def fields(told: Reply | Delta) -> tuple[str | None, str | None, list[tuple[Any, Any]]]:
     """Reasoning, content, and the calls' names and arguments."""
-    return reply.reasoning_content, reply.content, [(call.name, call.arguments) for call in reply.tool_calls]
+    return told.reasoning_content, told.content, [(call.name, call.arguments) for call in told.tool_calls]
 
 
 def codes(reply: Reply) -> list[str]:
@@ -109,7 +104,7 @@ def check_chunks(chunks: Sequence[Chunk], whole: Reply, **how: Any) -> None:
     reply = stream.reply
     assert without_call_ids(reply) == without_call_ids(whole), chunks
     assert total.fields == fields(reply), chunks
-    assert [call[0] for call in total.calls] == [call.id for call in reply.tool_calls]
+    assert [call.id for call in total.sum.tool_calls] == [call.id for call in reply.tool_calls]
 
 
 def signs(issues: Iterable[Issue]) -> list[tuple[str, str]]:

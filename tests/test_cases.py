@@ -139,7 +139,7 @@ def test_fed_as_the_source_fed_it(case: dict[str, Any]) -> None:
             text = arguments if isinstance(arguments, str) else json.dumps(arguments, separators=(",", ":"))
             place = f"call {call.get('index', 0)}"
             peer[place] = peer.get(place, call["name"] or "") + text
-    ours = {"reasoning": total.reasoning or "", "content": total.content or ""}
-    ours |= {f"call {n}": name + arguments for n, (_, name, arguments) in enumerate(total.calls)}
+    ours = {"reasoning": total.sum.reasoning_content or "", "content": total.sum.content or ""}
+    ours |= {f"call {n}": f"{call.name}{call.arguments}" for n, call in enumerate(total.sum.tool_calls)}
     squeezed = [{name: text.replace("\n", "") for name, text in side.items() if text} for side in (peer, ours)]
     assert squeezed[0] == squeezed[1]

@@ -6,7 +6,7 @@ import pytest
 
 from feeding import codes, fields, split, texts
 from harmony_plugin.core.header import Header, body_behind, could_become_header, is_filler, read_header
-from harmony_plugin.core.lexer import CHANNEL, CONSTRAIN, START
+from harmony_plugin.core.tokens import CHANNEL, CONSTRAIN, START
 
 ARGUMENTS = '{"a":1}'
 

@@ -8,7 +8,8 @@ import pytest
 
 from feeding import check_chunks, codes, cut, encode, encode_plain, feed, fields, pairs, texts
 from harmony_plugin import Dialect, Options, Stream, Vocabulary, parse
-from harmony_plugin.core.lexer import CHANNEL, END, INVALID, MESSAGE, RETURN, TEXT, IdLexer, TextLexer
+from harmony_plugin.core.lexer import IdLexer, TextLexer
+from harmony_plugin.core.tokens import CHANNEL, END, INVALID, MESSAGE, RETURN, TEXT
 
 MARKERS = Dialect().markers.values()
 FINAL = encode("<|channel|>final<|message|>")
@@ -51,7 +52,7 @@ def test_look_alikes_in_arguments_are_text() -> None:
 def test_marker_strings_in_text_are_markers(marker: str) -> None:
     for place in range(1, len(marker)):
         total, stream = feed([f"<|message|>a{marker[:place]}", marker[place:]])
-        assert total.content == "a"
+        assert total.sum.content == "a"
         assert marker not in str(stream.reply.messages)
 
 

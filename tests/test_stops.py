@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from feeding import Total, encode, encode_plain
-from harmony_plugin import Ended, Options, Started, Stream, Text
+from harmony_plugin import Ended, Field, Options, Started, Stream, Text
 from harmony_plugin.core.attribution import ContentTokens
-from harmony_plugin.core.events import Joiner
+from harmony_plugin.core.deltas import Joiner
 from harmony_plugin.core.stops import StopStrings
 from harmony_plugin.core.vocabulary import harmony_vocabulary
 from stopping import STOPPING, Stopping
@@ -37,7 +37,7 @@ def test_the_reply_is_cut(case: Stopping) -> None:
     ways = [[ids], *(by(size, ids) for size in (1, 2, 7)), [raw], list(raw), by(5, raw)]  # type: ignore[arg-type]
     for chunks in ways:
         total, stops = split(case, chunks)  # type: ignore[arg-type]
-        assert (total.reasoning, total.content, [call[1:] for call in total.calls]) == case.fields
+        assert total.fields == case.fields
         assert (stops.matched, stops.in_call) == (case.matched, case.in_call)
 
 
@@ -73,7 +73,8 @@ def test_after_a_match_only_the_end_of_its_message() -> None:
 
 def test_fields_that_the_client_does_not_see_are_not_searched() -> None:
     case = next(case for case in STOPPING if case.name == "in-reasoning")
-    stream, stops = Stream(tools=TOOLS), StopStrings(case.stop, shown=("content",))
+    shown: tuple[Field, ...] = ("content",)
+    stream, stops = Stream(tools=TOOLS), StopStrings(case.stop, shown=shown)
     events = stops.feed(stream.feed_events(encode(case.raw))) + stops.finish(stream.finish_events())
     assert [e.text for e in events if isinstance(e, Text)] == ["Let me think.", "It is sunny."]
     assert stops.matched is None

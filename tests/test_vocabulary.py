@@ -11,14 +11,15 @@ import pytest
 from feeding import encode
 from harmony_plugin import Delta, Dialect, Options, Stream, Vocabulary, parse
 from harmony_plugin.core import vocabulary as module
+from harmony_plugin.core.tokens import RESERVED, UNKNOWN
 from harmony_plugin.core.vocabulary import Special, harmony_encoding, harmony_vocabulary
 
 PIECES = {1: b"a", 2: "é".encode()[:1], 3: "é".encode()[1:], 5: b"\xff", 200013: b"<|odd|>"}
 
 
-def special(piece: object) -> tuple[str, str]:
+def special(piece: object) -> tuple[int, str]:
     assert isinstance(piece, Special)
-    return piece.code, piece.text
+    return piece.kind, piece.text
 
 
 def test_pieces() -> None:
@@ -26,10 +27,10 @@ def test_pieces() -> None:
     assert vocabulary.piece(1) == "a"
     assert vocabulary.piece(2) == b"\xc3"
     assert vocabulary.piece(5) == b"\xff"
-    assert special(vocabulary.piece(200013)) == ("reserved_token", "<|odd|>")
-    assert special(vocabulary.piece(4)) == ("unknown_token", "4")
-    assert special(vocabulary.piece(-1)) == ("unknown_token", "-1")
-    assert special(vocabulary.piece(1 << 40)) == ("unknown_token", str(1 << 40))
+    assert special(vocabulary.piece(200013)) == (RESERVED, "<|odd|>")
+    assert special(vocabulary.piece(4)) == (UNKNOWN, "4")
+    assert special(vocabulary.piece(-1)) == (UNKNOWN, "-1")
+    assert special(vocabulary.piece(1 << 40)) == (UNKNOWN, str(1 << 40))
 
 
 def test_ids_are_decoded_once() -> None:
@@ -135,14 +136,14 @@ class Library:
 
 @pytest.mark.usefixtures("_fresh")
 def test_library_without_its_vocabulary_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openai_harmony", Library(None))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "openai_harmony", Library(None))
     with pytest.raises(ImportError, match=r"no network.*oss-harmony"):
         parse([1])
 
 
 @pytest.mark.usefixtures("_fresh")
 def test_library_of_another_make_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openai_harmony", Library(object()))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "openai_harmony", Library(object()))
     with pytest.raises(ImportError, match="known to work: oss-harmony"):
         parse([1])
 

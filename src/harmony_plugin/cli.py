@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from . import HarmonyParseError, Options, Reply, Stream
+from . import HarmonyParseError, Options, Stream
 from .versions import VersionFlag
 
 __all__ = ["main"]
@@ -86,14 +86,11 @@ def _parse(arguments: argparse.Namespace) -> int:
 
 
 def _split(stream: Stream, source: BinaryIO, arguments: argparse.Namespace) -> int:
-    for chunk in _ids(source) if arguments.ids else _text(source):
-        delta = stream.feed(chunk)
-        if arguments.stream and delta:
+    chunks: Iterator[str | list[int]] = _ids(source) if arguments.ids else _text(source)
+    for delta in stream.deltas(chunks):
+        if arguments.stream:
             _print(delta.to_openai())
-    delta = stream.finish()
-    if arguments.stream and delta:
-        _print(delta.to_openai())
-    reply: Reply = stream.reply
+    reply = stream.reply
     if arguments.stream:
         _print({"finish_reason": reply.finish_reason()})
     else:

@@ -61,7 +61,7 @@ def streamed_items(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     done: list[dict[str, Any]] = []
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     for event in events:
-        index = event.get("output_index")
+        index: Any = event.get("output_index")
         if event["type"] == "response.output_item.added":
             assert index == len(items) == len(done), "one item is open at a time"
             items[index], texts[index] = event["item"], ""
@@ -84,7 +84,7 @@ def test_responses_streamed_is_whole(ids: list[int], given: dict[str, Any]) -> N
     whole = response_writer().whole(pieces(ids, given, len(ids) or 1), Usage())
     for size in (1, 3):
         writer = response_writer()
-        events = list(writer.start())
+        events = list(writer.start(Usage()))
         for piece in pieces(ids, given, size):
             events += writer.feed(piece)
         events += writer.finish(Usage())
@@ -228,8 +228,8 @@ def test_chat_streamed_is_whole(ids: list[int], given: dict[str, Any]) -> None:
     whole = ChatWriter("m", custom={"p"}).whole(pieces(ids, given, len(ids) or 1), Usage())
     choice = whole["choices"][0]
     writer = ChatWriter("m", custom={"p"}, include_usage=True)
-    chunks = [chunk for piece in pieces(ids, given, 1) for chunk in writer.chunk(piece)]
-    chunks += writer.last(Usage())
+    chunks = [chunk for piece in pieces(ids, given, 1) for chunk in writer.feed(piece)]
+    chunks += writer.finish(Usage())
     message: dict[str, Any] = {"role": None, "content": None, "reasoning_content": None, "reasoning": None}
     calls: list[dict[str, Any]] = []
     for chunk in chunks[:-1]:

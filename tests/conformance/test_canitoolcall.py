@@ -18,7 +18,7 @@ from canitoolcall.chunking import ChunkStrategy, split, split_text
 from canitoolcall.pytest_plugin import assert_conforms, assert_equivalent
 from canitoolcall.results import ParsedToolCall, ParseResult
 
-from harmony_plugin import Dialect, Reply, Stream, parse
+from harmony_plugin import Delta, Dialect, Reply, Stream, parse
 
 #: Beside the suite's own choice: every character alone, and more seeds.
 MORE = [ChunkStrategy.parse(name) for name in ("char:0", "char:1", "rand:6:2", "rand:7:3", "rand:8:40")]
@@ -44,29 +44,14 @@ BY_TEXT = BY_IDS | {
 }
 
 
-def result(reply: Reply) -> ParseResult:
-    calls = tuple(ParsedToolCall(call.name, call.arguments) for call in reply.tool_calls)
-    return ParseResult(content=reply.content, reasoning_content=reply.reasoning_content, tool_calls=calls)
+def result(told: Reply | Delta) -> ParseResult:
+    calls = tuple(ParsedToolCall(call.name or "", call.arguments) for call in told.tool_calls)
+    return ParseResult(content=told.content, reasoning_content=told.reasoning_content, tool_calls=calls)
 
 
 def streamed(chunks: Sequence[Any], tools: Any) -> ParseResult:
     """What a client adds up from the deltas."""
-    stream = Stream(tools=tools)
-    reasoning: list[str] = []
-    content: list[str] = []
-    calls: list[list[str]] = []
-    for delta in [*map(stream.feed, chunks), stream.finish()]:
-        reasoning += [delta.reasoning_content] if delta.reasoning_content is not None else []
-        content += [delta.content] if delta.content is not None else []
-        for call in delta.tool_calls:
-            if call.name is not None:
-                calls.append([call.name, ""])
-            calls[call.index][1] += call.arguments
-    return ParseResult(
-        content="".join(content) or None,
-        reasoning_content="".join(reasoning) or None,
-        tool_calls=tuple(ParsedToolCall(name, arguments) for name, arguments in calls),
-    )
+    return result(sum(Stream(tools=tools).deltas(chunks), Delta()))
 
 
 def check(fixture: Any, found: ParseResult, explained: dict[str, str]) -> None:

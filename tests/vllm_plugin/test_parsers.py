@@ -219,7 +219,7 @@ def new_detokenizer(tokenizer: Any, request: Any) -> Any:
 def test_stop_strings_and_min_tokens(parser_class: Any, tokenizer: Any) -> None:
     ids = encode("<|channel|>final<|message|>one two one")
     request = chat(stop="one", min_tokens=5)
-    expected = (None, "one two ", [])
+    expected: Any = (None, "one two ", [])
     assert whole(parser_class(tokenizer, None), request, ids) == expected
     assert streamed(parser_class(tokenizer, None), request, one_by_one(ids)) == expected
 
@@ -230,7 +230,7 @@ def test_text_that_only_looks_like_a_stop(parser_class: Any, tokenizer: Any) -> 
         "<|channel|>commentary<|message|>STO<|end|><|start|>assistant<|channel|>final<|message|>P it STO<|return|>"
     )
     request = chat(stop=["STOP", "\n"])
-    expected = (None, "STO\nP it STO", [])
+    expected: Any = (None, "STO\nP it STO", [])
     assert whole(parser_class(tokenizer, None), request, ids) == expected
     assert streamed(parser_class(tokenizer, None), request, one_by_one(ids)) == expected
 
@@ -317,7 +317,7 @@ def test_another_vocabulary() -> None:
     ids = tokenizer.encode(text, add_special_tokens=False)
     prompt = tokenizer.encode("<|start|>assistant", add_special_tokens=False)
     parser_class = composed(gpt_oss=False)
-    expected = ("Größe? 🦀", "1,80 m — 🦀", [])
+    expected: Any = ("Größe? 🦀", "1,80 m — 🦀", [])
     assert whole(parser_class(tokenizer, None), chat(), ids) == expected
     assert streamed(parser_class(tokenizer, None), chat(), one_by_one(ids), prompt) == expected
 

@@ -14,7 +14,7 @@ from ..core import RequestError
 from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, nests_too_deep, tool_function, tool_name
 from .defaults import Defaults
 
-__all__ = ["AllowedCalls", "ChatRequest", "ContextOverflow", "Tool", "allowed_calls"]
+__all__ = ["AllowedCalls", "ChatRequest", "ContextOverflow", "FunctionTool", "allowed_calls"]
 
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
@@ -39,7 +39,7 @@ class ContextOverflow(RequestError):
 
 
 @dataclass(frozen=True)
-class Tool:
+class FunctionTool:
     """A function on offer.
 
     :ivar parameters: the JSON schema of its arguments.
@@ -78,7 +78,7 @@ class ChatRequest:
 
     messages: Sequence[Mapping[str, Any]]
     described: Sequence[Mapping[str, Any]] | None
-    tools: tuple[Tool, ...]
+    tools: tuple[FunctionTool, ...]
     tool_choice: Literal["none", "auto", "required"]
     callable_names: tuple[str, ...]
     response_format: Mapping[str, Any] | None
@@ -269,7 +269,7 @@ def allowed_calls(choice: Any, names: Sequence[str]) -> AllowedCalls:
     return AllowedCalls(allowed["mode"], kept, kept)
 
 
-def _tool(tool: Mapping[str, Any], where: str) -> Tool:
+def _tool(tool: Mapping[str, Any], where: str) -> FunctionTool:
     name = tool_name(tool, where)
     function = tool_function(tool, where)
     strict, parameters = function.get("strict"), function.get("parameters")
@@ -282,7 +282,7 @@ def _tool(tool: Mapping[str, Any], where: str) -> Tool:
         raise RequestError(f"{at} is not an object", at, "invalid_type")
     if strict:
         _bounded(parameters, f"{where}.function.parameters")
-    return Tool(name, parameters, bool(strict), tool.get("type") == "custom")
+    return FunctionTool(name, parameters, bool(strict), tool.get("type") == "custom")
 
 
 def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

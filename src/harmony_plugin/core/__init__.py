@@ -4,19 +4,24 @@ What other rooms use of it is named here; they import nothing from the modules b
 """
 
 from .attribution import ContentTokens
+from .deltas import Delta, Joiner, Reply, ToolCall
 from .dialect import Dialect
 from .errors import HarmonyError, RequestError
-from .events import Delta, Ended, Event, Joiner, Message, Reply, Started, Text, ToolCall, ToolCallDelta
+from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
-from .routing import Field, tool_names
+from .routing import tool_names
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
+from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
 
 __all__ = [
     "BY_SETTING",
     "CODES",
+    "FIELDS",
+    "SPECIAL_IDS",
+    "VOCABULARY_SIZE",
     "Code",
     "ContentTokens",
     "Delta",

@@ -1,7 +1,6 @@
 """Dialect: how the markers are spelled, as strings and as token ids.
 
 Knows nothing of messages or channels; the lexer reads its tables and nobody else does.
-Source of the defaults: the o200k_harmony vocabulary (openai/harmony, docs/format.md).
 """
 
 from __future__ import annotations
@@ -10,27 +9,12 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["KINDS", "Dialect", "FrozenDict"]
+from .tokens import MARKER_IDS, SPECIAL_IDS, SPELLED
+
+__all__ = ["Dialect", "FrozenDict"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-
-#: The marker kinds. ``endoftext`` is not one of Harmony's seven, but ends output like ``return``.
-KINDS = ("start", "end", "message", "channel", "constrain", "return", "call", "endoftext")
-
-_REQUIRED = KINDS[:-1]
-_IDS = {
-    "start": 200006,
-    "end": 200007,
-    "message": 200008,
-    "channel": 200005,
-    "constrain": 200003,
-    "return": 200002,
-    "call": 200012,
-    "endoftext": 199999,
-}
-#: The ids behind the last ordinary one: markers, and those that mean nothing yet.
-_RESERVED = range(199998, 201088)
 
 
 class FrozenDict(dict[_K, _V]):
@@ -52,7 +36,8 @@ class FrozenDict(dict[_K, _V]):
 class Dialect:
     """The spelling of the markers. ``Dialect()`` is o200k_harmony, gpt-oss's own.
 
-    ``markers`` and ``ids`` map a kind (see `KINDS`) to its string and its token id; kinds that are left out keep
+    ``markers`` and ``ids`` map a kind (``start``, ``end``, ``message``, ``channel``,
+    ``constrain``, ``return``, ``call``, ``endoftext``) to its string and its token id; kinds that are left out keep
     Harmony's. ``reserved`` holds the other special ids of the vocabulary: they are dropped with an issue.
 
     Raises:
@@ -62,15 +47,17 @@ class Dialect:
 
     markers: Mapping[str, str] = field(default_factory=dict)
     ids: Mapping[str, int] = field(default_factory=dict)
-    reserved: Container[int] = _RESERVED
+    reserved: Container[int] = SPECIAL_IDS
 
     def __post_init__(self) -> None:
         for name, given in (("markers", self.markers), ("ids", self.ids)):
-            unknown = sorted(set(given) - set(KINDS))
+            unknown = sorted(set(given) - set(SPELLED))
             if unknown:
-                raise ValueError(f"Dialect({name}=…): unknown marker kinds {unknown}; the kinds are {', '.join(KINDS)}")
-        markers = {kind: f"<|{kind}|>" for kind in KINDS} | dict(self.markers)
-        ids = _IDS | dict(self.ids)
+                raise ValueError(
+                    f"Dialect({name}=…): unknown marker kinds {unknown}; the kinds are {', '.join(SPELLED)}"
+                )
+        markers = SPELLED | dict(self.markers)
+        ids = MARKER_IDS | dict(self.ids)
         if len(set(ids.values())) != len(ids):
             raise ValueError("Dialect(ids=…): two markers have the same id")
         for kind, text in markers.items():
@@ -88,10 +75,10 @@ class Dialect:
 
     def __repr__(self) -> str:
         """What differs from Harmony's own."""
-        markers = {kind: text for kind, text in self.markers.items() if text != f"<|{kind}|>"}
-        ids = {kind: token for kind, token in self.ids.items() if token != _IDS[kind]}
+        markers = {kind: text for kind, text in self.markers.items() if text != SPELLED[kind]}
+        ids = {kind: token for kind, token in self.ids.items() if token != MARKER_IDS[kind]}
         values = [f"{name}={value!r}" for name, value in (("markers", markers), ("ids", ids)) if value]
-        values += [f"reserved={self.reserved!r}"] if self.reserved != _RESERVED else []
+        values += [f"reserved={self.reserved!r}"] if self.reserved != SPECIAL_IDS else []
         return f"Dialect({', '.join(values)})"
 
     def __reduce__(self) -> tuple[Callable[..., Dialect], tuple[Mapping[str, str], Mapping[str, int], Container[int]]]:
@@ -114,9 +101,9 @@ class Dialect:
         Raises:
             ValueError: names the markers that the vocabulary lacks (``<|endoftext|>`` may be missing).
         """
-        spelled = {kind: f"<|{kind}|>" for kind in KINDS} | dict(markers or {})
+        spelled = SPELLED | dict(markers or {})
         found = {kind: lookup(text) for kind, text in spelled.items()}
-        missing = [spelled[kind] for kind in _REQUIRED if found[kind] is None]
+        missing = [spelled[kind] for kind in SPELLED if found[kind] is None and kind != "endoftext"]
         if missing:
             raise ValueError(f"not a Harmony vocabulary: it has no token for {', '.join(missing)}")
         ids = {kind: token for kind, token in found.items() if token is not None}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .issues import Code
-from .lexer import CHANNEL, CONSTRAIN, START
+from .tokens import CHANNEL, CONSTRAIN, START
 
 __all__ = [
     "CHANNELS",

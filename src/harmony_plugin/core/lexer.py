@@ -1,8 +1,6 @@
 """Lexer: token ids or text in, markers and text runs out.
 
 Knows the dialect and UTF-8; knows nothing of headers or messages. SPEC section 2.
-A token is ``(kind, text, offset, ids)``: the kind, its text (a marker's spelling), where it began in the output (in ids
-or characters) and how many ids it took (0 for text input).
 """
 
 from __future__ import annotations
@@ -14,42 +12,10 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from .dialect import Dialect
+from .tokens import INVALID, KIND_OF, TEXT, Token
 from .vocabulary import MARK, Special, Vocabulary
 
-__all__ = [
-    "CALL",
-    "CHANNEL",
-    "CONSTRAIN",
-    "END",
-    "INVALID",
-    "MESSAGE",
-    "RESERVED",
-    "RETURN",
-    "START",
-    "TEXT",
-    "UNKNOWN",
-    "IdLexer",
-    "TextLexer",
-    "Token",
-]
-
-#: Kinds of token. The last three are nothing for the message: a reserved id, an unknown id, bytes that are not UTF-8.
-TEXT, START, MESSAGE, CHANNEL, CONSTRAIN, END, CALL, RETURN, RESERVED, UNKNOWN, INVALID = range(11)
-
-_SPECIAL = {"reserved_token": RESERVED, "unknown_token": UNKNOWN}
-
-_KIND = {
-    "start": START,
-    "message": MESSAGE,
-    "channel": CHANNEL,
-    "constrain": CONSTRAIN,
-    "end": END,
-    "call": CALL,
-    "return": RETURN,
-    "endoftext": RETURN,
-}
-
-Token = tuple[int, str, int, int]
+__all__ = ["IdLexer", "TextLexer"]
 
 
 class IdLexer:
@@ -94,13 +60,13 @@ class IdLexer:
             find = ids.index if isinstance(ids, (list, tuple)) else list(ids).index
             markers = self.vocabulary.markers
             for part in parts[1:]:
-                marker, spelled, name = markers[ord(part[0]) - 1]
+                marker, spelled, kind = markers[ord(part[0]) - 1]
                 place = find(marker, begin)
                 if place > begin:
                     self._run(text, ids, begin, place, base, tokens)
                 if self._held:
                     self._flush(tokens)
-                tokens.append((_KIND[name], spelled, base + place, 1))
+                tokens.append((kind, spelled, base + place, 1))
                 begin = place + 1
                 text = part[1:]
         if begin < len(ids):
@@ -150,12 +116,12 @@ class IdLexer:
             if token in markers:
                 if self._held:
                     self._flush(tokens)
-                _, spelled, name = markers[token]
-                tokens.append((_KIND[name], spelled, place, 1))
+                _, spelled, kind = markers[token]
+                tokens.append((kind, spelled, place, 1))
                 continue
             piece = self.vocabulary.piece(token)
             if isinstance(piece, Special):
-                tokens.append((_SPECIAL[piece.code], piece.text, place, 1))
+                tokens.append((piece.kind, piece.text, place, 1))
             elif not self._held and isinstance(piece, str):
                 tokens.append((TEXT, piece, place, 1))
             else:
@@ -193,7 +159,7 @@ def _is_whole(text: str) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _text_table(dialect: Dialect) -> tuple[re.Pattern[str], dict[str, int], frozenset[str], int]:
-    table = {text: _KIND[kind] for kind, text in dialect.markers.items()}
+    table = {text: KIND_OF[name] for name, text in dialect.markers.items()}
     words = list(table)
     # A common beginning in front of the choice lets the search skip to it.
     shared = next(n for n in range(min(map(len, words)), -1, -1) if len({word[:n] for word in words}) == 1)

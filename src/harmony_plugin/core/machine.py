@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from . import lexer
+from . import tokens as kinds
 from .header import (
     LIMIT,
     TYPES,
@@ -32,7 +32,7 @@ from .header import (
     read_header,
 )
 from .issues import Code
-from .lexer import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
+from .tokens import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
 
 __all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine"]
 
@@ -509,7 +509,7 @@ def _end(move: Callable[[Machine, int, str, int, int], None], kind: int) -> _Mov
 def _row(**moves: Any) -> tuple[_Move, ...]:
     """One state's moves, by kind of token. ``end`` serves the three end markers."""
     end = moves.pop("end")
-    by_kind: dict[int, _Move] = {getattr(lexer, name.upper()): move for name, move in moves.items()}
+    by_kind: dict[int, _Move] = {getattr(kinds, name.upper()): move for name, move in moves.items()}
     by_kind |= {kind: _end(end, kind) for kind in (END, CALL, RETURN)}
     by_kind |= {kind: _note(kind) for kind in _NOTES}
     return tuple(by_kind[kind] for kind in range(len(by_kind)))

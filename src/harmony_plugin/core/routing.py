@@ -6,16 +6,14 @@ Knows headers, the tools on offer and the settings; knows nothing of markers, te
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from .events import Field
 from .header import CHANNELS, Header
 from .issues import Code
 from .options import Options
 
-__all__ = ["Field", "Route", "Router", "tool_names"]
-
-#: Where text goes; None: to an issue only.
-Field = Literal["reasoning", "content", "tool_call"]
+__all__ = ["Route", "Router", "tool_names"]
 
 _BUILTIN = ("python", "browser", "container")
 

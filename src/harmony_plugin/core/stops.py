@@ -12,12 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 
-from .events import Ended, Event, Started, Text
-from .routing import Field
+from .events import FIELDS, Ended, Event, Field, Started, Text
 
 __all__ = ["StopStrings"]
-
-_SHOWN: frozenset[Field] = frozenset(("reasoning", "content", "tool_call"))
 
 
 class _Node:
@@ -44,7 +41,7 @@ class StopStrings:
 
     __slots__ = ("_held", "_include", "_lane", "_node", "_over", "_root", "_shown", "in_call", "matched")
 
-    def __init__(self, strings: Iterable[str], *, shown: Collection[Field] = _SHOWN, include: bool = False) -> None:
+    def __init__(self, strings: Iterable[str], *, shown: Collection[Field] = FIELDS, include: bool = False) -> None:
         self._root = self._node = _automaton(strings)
         self._shown = shown
         self._include = include

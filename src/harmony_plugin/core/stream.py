@@ -10,26 +10,15 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from .events import (
-    BareDelta,
-    Delta,
-    Ended,
-    Event,
-    Joiner,
-    Message,
-    Reply,
-    Started,
-    Text,
-    ToolCall,
-    ToolCallDelta,
-    finish_reason,
-)
+from .deltas import NO_ARGUMENTS, BareDelta, Delta, Joiner, Record, Reply, ToolCall, added_up, finish_reason
+from .events import Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .header import Header
 from .issues import BY_SETTING, Code, HarmonyParseError, Issue
-from .lexer import IdLexer, TextLexer, Token
+from .lexer import IdLexer, TextLexer
 from .machine import BODY_TEXT, CLOSE, OPEN, Machine
 from .options import Options
-from .routing import Field, Route, Router, tool_names
+from .routing import Route, Router, tool_names
+from .tokens import Token
 from .vocabulary import Vocabulary, harmony_vocabulary, vocabulary_of
 
 __all__ = ["Stream", "is_json", "parse"]
@@ -135,8 +124,8 @@ class Stream:
         self._lexer: IdLexer | TextLexer | None = None
         self._issues: list[Issue] = []
         self._joiner = Joiner()
-        # (field, message, tool call) of every message that ended.
-        self._records: list[tuple[Field | None, Message, ToolCall | None]] = []
+        # Every message that ended.
+        self._records: list[Record] = []
         self._calls = 0
         self._reasoning_ids = 0
         self._finished = False
@@ -320,18 +309,8 @@ class Stream:
             raise RuntimeError("the reply is not finished: call finish() first")
         if not self._options.keep:
             raise RuntimeError("Options(keep=False) keeps no reply")
-        texts: dict[Field | None, list[str]] = {"reasoning": [], "content": []}
-        for field, message, _ in self._records:
-            if message.text:
-                texts.setdefault(field, []).append(message.text)
-        return Reply(
-            "\n".join(texts["reasoning"]) or None,
-            "\n".join(texts["content"]) or None,
-            tuple(call for _, _, call in self._records if call),
-            tuple(message for _, message, _ in self._records),
-            tuple(self._issues),
-            None if isinstance(self._lexer, TextLexer) else self._reasoning_ids,
-        )
+        reasoning = None if isinstance(self._lexer, TextLexer) else self._reasoning_ids
+        return added_up(self._records, self._issues, reasoning)
 
     # Inside
 
@@ -490,7 +469,7 @@ class Stream:
     def _late_arguments(self, text: str) -> str:
         """The arguments of a call that were held to its end: there are none, or they want repair."""
         if not text or text.isspace():
-            return "{}"
+            return NO_ARGUMENTS
         if is_json(text):
             return text
         self._issue("arguments_repaired", self._body_at, text)

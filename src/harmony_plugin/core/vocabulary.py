@@ -11,6 +11,7 @@ from operator import index
 from typing import Any
 
 from .dialect import Dialect
+from .tokens import KIND_OF, RESERVED, UNKNOWN, VOCABULARY_SIZE
 
 __all__ = [
     "MARK",
@@ -24,12 +25,12 @@ __all__ = [
 
 
 class Special:
-    """A piece that is no text: a reserved id or one that the vocabulary lacks."""
+    """A piece that is no text: a reserved id or one that the vocabulary lacks, by its kind of token."""
 
-    __slots__ = ("code", "text")
+    __slots__ = ("kind", "text")
 
-    def __init__(self, code: str, text: str) -> None:
-        self.code = code
+    def __init__(self, kind: int, text: str) -> None:
+        self.kind = kind
         self.text = text
 
 
@@ -55,8 +56,8 @@ class Vocabulary:
         self._decode = decode
         self.dialect = dialect = dialect or Dialect()
         self._reserved = dialect.reserved
-        #: ``(id, spelling, kind)`` of every marker, and the same by id.
-        self.markers = [(token, dialect.markers[kind], kind) for kind, token in dialect.ids.items()]
+        #: ``(id, spelling, kind of token)`` of every marker, and the same by id.
+        self.markers = [(token, dialect.markers[name], KIND_OF[name]) for name, token in dialect.ids.items()]
         self.by_id = {marker[0]: marker for marker in self.markers}
         #: Learnt ids whose piece is whole text.
         self.text: dict[int, str] = {}
@@ -87,9 +88,9 @@ class Vocabulary:
         try:
             data = self._decode(token)
         except Exception:  # any decoder, any error: the id is not of this vocabulary
-            return Special("unknown_token", str(token))
+            return Special(UNKNOWN, str(token))
         if token in self._reserved:
-            return Special("reserved_token", data.decode("utf-8", "replace"))
+            return Special(RESERVED, data.decode("utf-8", "replace"))
         try:
             piece = data.decode("utf-8")
         except UnicodeDecodeError:
@@ -151,10 +152,9 @@ def harmony_vocabulary(dialect: Dialect) -> Vocabulary:
         raise ImportError(
             "this openai_harmony has no decode_bytes; known to work: oss-harmony 0.0.11, openai-harmony 0.0.8"
         )
-    size = 201088
 
     def decode(token: int) -> bytes:
-        if not 0 <= token < size:
+        if not 0 <= token < VOCABULARY_SIZE:
             raise KeyError(token)
         return decode_bytes([token])
 

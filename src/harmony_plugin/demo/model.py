@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..core import harmony_encoding
+from ..core import SPECIAL_IDS, VOCABULARY_SIZE, Dialect, harmony_encoding
 
 __all__ = ["build_model", "cache_folder"]
 
@@ -27,11 +27,8 @@ WIDTH = 64
 FEED_FORWARD = 128
 HEADS = 2
 
-VOCABULARY_SIZE = 201_088  # gpt-oss's embedding rows
-FIRST_SPECIAL = 199_998  # <|startoftext|>; every id from here on is a special token
-END_OF_TEXT = 199_999
-RETURN = 200_002
-START = 200_006
+FIRST_SPECIAL = SPECIAL_IDS.start  # <|startoftext|>; every id from here on is a special token
+MARKERS = Dialect().ids
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step under way and the share done, 0.0 to 1.0."""
@@ -50,9 +47,12 @@ def build_model(path: str | os.PathLike[str] | None = None, progress: Progress |
     The file appears whole or not at all: it is written beside its place and renamed, so several processes may call this
     at the same time.
 
-    :param path: the file to write; default: in `cache_folder()`.
-    :param progress: told how far each step is; see `Progress`.
-    :raises ImportError: without the `gguf` package or the Harmony library (extra `llamacpp`).
+    Args:
+        path: the file to write; default: in `cache_folder()`.
+        progress: told how far each step is; see `Progress`.
+
+    Raises:
+        ImportError: without the `gguf` package or the Harmony library (extra `llamacpp`).
     """
     target = Path(path) if path is not None else cache_folder() / FILE_NAME
     if target.exists():
@@ -109,8 +109,8 @@ def _write(path: str, progress: Progress) -> None:
     writer.add_token_types(types)
     writer.add_token_merges(merges)
     writer.add_bos_token_id(FIRST_SPECIAL)
-    writer.add_eos_token_id(RETURN)
-    writer.add_pad_token_id(END_OF_TEXT)
+    writer.add_eos_token_id(MARKERS["return"])
+    writer.add_pad_token_id(MARKERS["endoftext"])
     writer.add_add_bos_token(False)
 
     random = np.random.default_rng(20_250_805)

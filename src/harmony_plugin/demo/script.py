@@ -17,22 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import harmony_encoding
+from ..core import Dialect, harmony_encoding
 
 __all__ = ["RECORDED", "Replay", "Script", "Scripts"]
 
 RECORDED = Path(__file__).with_name("recorded.jsonl")
 """The transcripts that the demo replays."""
 
-RETURN = 200_002
+RETURN = Dialect().ids["return"]
 LIFT = 10_000.0
 
 
 class Replay:
     """A logits processor that makes `tokens` come out next, then `<|return|>` for ever.
 
-    :param tokens: the recorded ids.
-    :param prompt_length: ids in front of the first generated one; the place in the script is counted from there.
+    Args:
+        tokens: the recorded ids.
+        prompt_length: ids in front of the first generated one; the place in the script is counted from there.
     """
 
     def __init__(self, tokens: Sequence[int], prompt_length: int) -> None:
@@ -51,10 +52,11 @@ class Replay:
 class Script:
     """One recorded conversation.
 
-    :ivar id: the name that requests choose it by.
-    :ivar replies: the ids of each reply; a request gets the one whose number is that of the assistant messages it
-        already holds (the last one, if there are more).
-    :ivar when: chosen for requests whose last user message contains this text, if no request names a script.
+    Attributes:
+        id: the name that requests choose it by.
+        replies: the ids of each reply; a request gets the one whose number is that of the assistant messages it already
+            holds (the last one, if there are more).
+        when: chosen for requests whose last user message contains this text, if no request names a script.
     """
 
     id: str
@@ -79,7 +81,8 @@ class Scripts:
         `special` or `text`, and text), `token_ids`, or `replies` (a list of such objects); `when` is optional; other
         keys are ignored.
 
-        :raises ValueError: for a line that has none of them, with its file and line number.
+        Raises:
+            ValueError: for a line that has none of them, with its file and line number.
         """
         scripts = []
         for path in paths:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harmony_plugin import Dialect, Options
-from harmony_plugin.core import Vocabulary, harmony_vocabulary
+from harmony_plugin.core import SPECIAL_IDS, Vocabulary, harmony_vocabulary
 
 from .settings import Settings
 
@@ -47,7 +47,7 @@ def _read(tokenizer: Any, settings: Settings) -> Tokens:
     dialect = Dialect.from_vocabulary(ids.get, markers=settings.markers, reserved=special)
     dialect = replace(dialect, reserved=special - set(dialect.ids.values()))
     harmony = Dialect()
-    if dialect.ids == harmony.ids and len(ids) >= 200_000:
+    if dialect.ids == harmony.ids and len(ids) >= SPECIAL_IDS.start:
         # o200k_harmony itself, gpt-oss's vocabulary: the Harmony library has its bytes.
         dialect = replace(dialect, reserved=harmony.reserved)
         return Tokens(replace(settings.options, dialect=dialect), harmony_vocabulary(dialect))

@@ -9,6 +9,7 @@ import llama_cpp
 import pytest
 from llamacpp_rig import encoding
 
+from harmony_plugin.core import VOCABULARY_SIZE
 from harmony_plugin.demo import model as demo
 from harmony_plugin.demo.script import Scripts
 from harmony_plugin.llamacpp.engine import Engine
@@ -34,10 +35,10 @@ def test_ids_are_those_of_the_harmony_library(llama: llama_cpp.Llama, text: str)
 
 
 def test_every_id_has_the_same_bytes(llama: llama_cpp.Llama) -> None:
-    assert llama.n_vocab() == demo.VOCABULARY_SIZE
+    assert llama.n_vocab() == VOCABULARY_SIZE
     decode = encoding()._inner.decode_bytes
     piece = Engine(llama).piece  # Llama.detokenize drops pieces of more than 32 bytes
-    for token in (*range(0, demo.FIRST_SPECIAL, 97), *range(demo.FIRST_SPECIAL, demo.VOCABULARY_SIZE, 11)):
+    for token in (*range(0, demo.FIRST_SPECIAL, 97), *range(demo.FIRST_SPECIAL, VOCABULARY_SIZE, 11)):
         assert piece(token) == decode([token]), token
 
 

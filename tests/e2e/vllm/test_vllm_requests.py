@@ -591,7 +591,7 @@ def test_logprobs_line_up_with_the_content(raw: str, stop: Any, content: str | N
     )
     assert whole.content == streamed.content == content
     entries = whole.raw.choices[0].logprobs.content
-    streamed_entries = []
+    streamed_entries: list[Any] = []
     for choice in streamed.chunks:
         said = choice.logprobs.content if choice.logprobs else []
         assert not said or choice.delta.content
