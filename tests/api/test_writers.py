@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from comingback import CALL, DONE, MANY, MORE, OFFERED, SAY, THINK, A, E, S
 from feeding import encode as ids_of
 from harmony_plugin import Options, Stream
 from harmony_plugin.api import messages, responses
@@ -20,30 +21,10 @@ from test_cases import LINES as CASES
 from test_cases import how
 from test_cases import ids_of as case_ids
 
-S, E, A = "<|start|>assistant", "<|end|>", "<|channel|>"
-THINK, MORE = f"{A}analysis<|message|>First thought.", f"{A}analysis<|message|>Second thought."
-SAY, DONE = f"{A}commentary<|message|>Let me look.", f"{A}final<|message|>Done."
-CALL = f'{A}commentary to=functions.f <|constrain|>json<|message|>{{"a": 1}}<|call|>'
-PATCH = f'{A}commentary to=functions.p <|constrain|>json<|message|>{{"input": "*** Begin\\n"}}<|call|>'
-
-# Replies in which fields come back, and the kinds of their items.
-AGAIN = {
-    "each field twice": ([THINK, SAY, MORE, DONE], "rmrm"),
-    "reasoning twice in a row": ([THINK, MORE, DONE], "rrm"),
-    "content twice in a row": ([SAY, DONE], "mm"),
-    "calls around a preamble": ([THINK, CALL, SAY, CALL], "rcmc"),
-    "reasoning between calls": ([CALL, MORE, CALL, DONE], "crcm"),
-    "an empty message between": ([THINK, f"{A}analysis<|message|>", DONE], "rm"),
-    "a custom tool's call": ([THINK, PATCH, DONE], "rcm"),
-}
-OFFERED = {"tools": ["f", "p"]}
 TOOLS = [
     {"type": "function", "name": "f", "parameters": {"type": "object"}},
     {"type": "custom", "name": "p"},
 ]
-MANY = {
-    name: (f"{E}{S}".join(parts).replace(f"<|call|>{E}", "<|call|>"), kinds) for name, (parts, kinds) in AGAIN.items()
-}
 
 
 def pieces(ids: list[int], given: dict[str, Any], size: int, cut: bool = False) -> list[Piece]:

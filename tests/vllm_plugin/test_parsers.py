@@ -279,39 +279,6 @@ def test_reasoning_tokens_of_other_ids_of_the_same_length(parser_class: Any, tok
     assert parser.count_reasoning_tokens(other) == 0
 
 
-def test_blocks_of_messages_stand_apart(parser_class: Any, tokenizer: Any) -> None:
-    """The line break that joins messages of a field is none at the beginning of a block of ``/v1/messages``."""
-    import contextvars
-
-    from harmony_plugin.vllm import serving
-
-    think, say = (
-        "<|channel|>analysis<|message|>{}<|end|><|start|>assistant",
-        "<|channel|>commentary<|message|>{}<|end|>",
-    )
-    ids = encode(
-        think.format("A") + think.format("\nB") + say.format("C") + "<|start|>assistant" + think.format("D")
-        + "<|channel|>final<|message|>\nE<|return|>"
-    )  # fmt: skip
-
-    def deltas() -> list[tuple[str | None, str | None]]:
-        serving._apart.set(True)
-        parser = parser_class(tokenizer, None)
-        said = [parser.parse_delta("", [token], chat(), PROMPT, finished=token == ids[-1]) for token in ids]
-        return [(delta.reasoning, delta.content) for delta in said if delta is not None]
-
-    assert contextvars.copy_context().run(deltas) == [
-        ("A", None),
-        ("\n\n", None),
-        ("B", None),
-        (None, "C"),
-        ("D", None),
-        (None, "\n"),
-        (None, "E"),
-    ]
-    assert streamed(parser_class(tokenizer, None), chat(), one_by_one(ids)) == ("A\n\nB\nD", "C\n\nE", [])
-
-
 def test_one_parser_for_several_choices(parser_class: Any, tokenizer: Any) -> None:
     """Older releases of vLLM parse all choices of a reply with one parser."""
     request = chat(["look"])

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harmony_plugin import Delta, Options, Started, Stream
-from harmony_plugin.core import Field
+from harmony_plugin import Delta, Field, Options, Started, Stream
+from harmony_plugin.api.reply import Ending
 
-from . import seams
-from .messages import Blocks, delta_message, function_calls, with_id
+from . import blocks, seams
+from .deltas import delta_message, function_calls, with_id
 from .requests import (
     check_tool_choice,
     ended_by,
@@ -39,7 +39,7 @@ from .requests import (
     without_calls,
 )
 from .responses import SegmentMaker
-from .serving import blocks_stand_apart, ended, take_logprobs, wrap
+from .serving import ended, take_logprobs, wrap
 from .settings import REQUEST_KEY, from_environment
 from .splitting import NO_STOP, Plan, Splitter, Stop
 from .tokenizers import Tokens, tokens_of
@@ -239,7 +239,7 @@ class _Splits:
         self._segments: SegmentMaker | None = None
         self._feed: Any = None
         self._reasons = True
-        self._blocks: Blocks | None = None
+        self._blocks: blocks.Blocks | None = None
         self._logprobs: list[Any] | None = None
         self._prompt: Sequence[int] | None = None
         # Of the last whole reply: its ids, and how many of them were reasoning.
@@ -268,7 +268,7 @@ class _Splits:
         if logprobs is not None:
             logprobs[:] = splitter.lined_up
         self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
-        ended(splitter.cut_call)
+        self._end(splitter)
         reasoning = delta.reasoning_content if self._reasoning_parser is not None else None
         return reasoning, delta.content, function_calls(delta.tool_calls) or None
 
@@ -289,11 +289,10 @@ class _Splits:
             return delta_message(feed(delta_token_ids), self._reasons)
         splitter = self._splitter
         assert splitter is not None
-        delta = feed(delta_token_ids) + self._told(splitter.finish())
+        delta = feed(delta_token_ids) + splitter.finish()
         if self._logprobs is not None:
             self._logprobs += splitter.lined_up
-        if splitter.cut_call:
-            ended(True)
+        self._end(splitter)
         return delta_message(delta, self._reasons)
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
@@ -327,29 +326,25 @@ class _Splits:
             raise RuntimeError("this parser is in the middle of a reply of /v1/responses (process_chunk): flush() it")
         splitter = self._splitter = self._open(request, prompt)
         self._reasons = self._reasoning_parser is not None and getattr(request, "include_reasoning", True)
-        self._blocks = Blocks() if blocks_stand_apart() else None
-        if getattr(request, "logprobs", False):
-            self._feed = functools.partial(self._feed_with_logprobs, request)
-        else:
-            self._feed = splitter.feed if self._blocks is None else self._feed_blocks
+        follows = getattr(request, "logprobs", False)
+        self._feed = functools.partial(self._feed_with_logprobs, request) if follows else splitter.feed
         return self._feed
-
-    def _feed_blocks(self, ids: Sequence[int]) -> Delta:
-        assert self._splitter is not None
-        return self._told(self._splitter.feed(ids))
 
     def _feed_with_logprobs(self, request: Any, ids: Sequence[int]) -> Delta:
         splitter = self._splitter
         assert splitter is not None
         self._logprobs = _logprobs_of(request, ids, splitter)
-        delta = self._told(splitter.feed(ids))
+        delta = splitter.feed(ids)
         if self._logprobs is not None:
             self._logprobs[:] = splitter.lined_up
         splitter.lined_up = []
         return delta
 
-    def _told(self, delta: Delta) -> Delta:
-        return delta if self._blocks is None else self._blocks.delta(delta)
+    def _end(self, splitter: Splitter) -> None:
+        """A reply is whole: what is to be known of it besides its fields."""
+        ended(splitter.cut_call)
+        if self._blocks is not None:
+            self._blocks.end(Ending(splitter.stream.finish_reason(), splitter.matched))
 
     def _plan(self, request: Any) -> Plan:
         """How replies to ``request`` are split."""
@@ -365,8 +360,13 @@ class _Splits:
 
     def _open(self, request: Any, prompt: Sequence[int] | None) -> Splitter:
         """A splitter for a chat reply to ``request``."""
+        plan, watch = self._plan(request), None
+        self._blocks = blocks.wanted()
+        if self._blocks is not None:
+            self._blocks.begin(plan.shown, getattr(request, "parallel_tool_calls", None) is not False)
+            watch = self._blocks.add
         follow = bool(getattr(request, "logprobs", False))
-        return Splitter(prompt, self._plan(request), self._tokens.vocabulary, follow)
+        return Splitter(prompt, plan, self._tokens.vocabulary, follow=follow, watch=watch)
 
 
 class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-defined]
