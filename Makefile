@@ -2,14 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers, whatever the machine has: the longest job, vLLM's servers, is one worker's.
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+# The core and what is written from its events, by themselves; and all, with what runs in the servers' processes.
+COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 && \
+	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint bench bench-servers fuzz conformance matrix mutation clean
+.PHONY: help demo test quick lint coverage bench bench-servers fuzz conformance matrix mutation clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client"
 	@echo "make test         every check and every test, both engines included"
 	@echo "make quick        lint and the tests that need no server"
+	@echo "make coverage     the same tests, vLLM's processes measured, too (half as long again)"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
@@ -39,12 +45,19 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vulture
 
 quick: lint
-	$(BIN)/pytest tests --ignore=tests/e2e
+	$(PYTEST) tests --ignore=tests/e2e
 
 test: lint
-	$(BIN)/pytest tests --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) tests --durations=20 --cov --cov-report=
+	$(COVERED)
+
+coverage: $(VENV)/.test
+	COVER_VLLM=1 $(PYTEST) tests --cov --cov-report=
+	$(COVERED)
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/core.py

@@ -89,6 +89,33 @@ def native_mask_cost(size: int) -> float:
     return best
 
 
+class Meter:
+    """What a reply costs beside the engine."""
+
+    def __init__(self, llama: Any) -> None:
+        self.engine, self.masks = Timed(llama), Masks()
+        self.native = native_mask_cost(llama.n_vocab())
+        self.decode = 0.0
+        self.asked: dict[int, int] = {}
+
+    def own_cost(self, run: Callable[[int], None], count: int) -> float:
+        """Seconds a token that are not the engine's: the best of some turns."""
+        engine, masks = self.engine, self.masks
+        best = float("inf")
+        for _ in range(max(1, min(5, 4_000 // count))):
+            engine.spent, engine.tokens, masks.spent, masks.calls = 0.0, 0, 0.0, 0
+            begin = clock()
+            run(count)
+            own = clock() - begin - engine.spent + masks.spent
+            assert engine.tokens >= count, "the model stopped talking"
+            if masks.calls:
+                own += self.native * (count - masks.calls)
+                self.asked[count] = masks.calls
+            best = min(best, own / count)
+            self.decode = engine.spent / count
+        return best
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[250, 1000, 4000, 16000])
@@ -98,8 +125,7 @@ def main() -> None:
     )
     handler = HarmonyChatHandler()
     prompt = handler.prompt(llama, messages=MESSAGES)
-    native = native_mask_cost(llama.n_vocab())
-    engine, masks = Timed(llama), Masks()
+    meter = Meter(llama)
 
     def handled(count: int, headers: str) -> None:
         for _ in handler(llama=llama, messages=MESSAGES, stream=True, seed=1, max_tokens=count, headers=headers):
@@ -123,33 +149,16 @@ def main() -> None:
     for headers in ("free", "constrain"):
         handled(max(arguments.tokens), headers)  # ids cost more when they are met for the first time, once a model
     print(f"{'own CPU ms a token, after':32}" + "".join(f"{count:>9}" for count in arguments.tokens) + "   tokens")
-    asked = {}
-    decode = 0.0
     for name, run in rows.items():
         cells = []
         for count in arguments.tokens:
-            if run is stock and count > STOCK_MOST:
-                cells.append(f"{'-':>9}")
-                continue
-            best = float("inf")
-            for _ in range(max(1, min(5, 4_000 // count))):
-                engine.spent, engine.tokens, masks.spent, masks.calls = 0.0, 0, 0.0, 0
-                begin = clock()
-                run(count)
-                own = clock() - begin - engine.spent + masks.spent
-                assert engine.tokens >= count, "the model stopped talking"
-                if masks.calls:
-                    own += native * (count - masks.calls)
-                    asked[count] = masks.calls
-                best = min(best, own / count)
-                decode = engine.spent / count
-            cells.append(f"{best * 1e3:9.4f}")
+            left_out = run is stock and count > STOCK_MOST
+            cells.append(f"{'-':>9}" if left_out else f"{meter.own_cost(run, count) * 1e3:9.4f}")
         print(f"{name:32}{''.join(cells)}", flush=True)
-    print(f"for scale: the engine takes {decode * 1e3:.1f} ms a token. Of the constrained ids, masks were asked for")
-    print(
-        f"{', '.join(f'{calls} of {count}' for count, calls in asked.items())}; the others are left to llama.cpp's own,"
-    )
-    print(f"{native * 1e3:.4f} ms each, which is in the figures")
+    asked = ", ".join(f"{calls} of {count}" for count, calls in meter.asked.items())
+    print(f"for scale: the engine takes {meter.decode * 1e3:.1f} ms a token. Of the constrained ids, masks were asked")
+    print(f"for {asked}; the others are left to llama.cpp's own,")
+    print(f"{meter.native * 1e3:.4f} ms each, which is in the figures")
 
 
 if __name__ == "__main__":

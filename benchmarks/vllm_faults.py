@@ -2,7 +2,7 @@
 
 Both run here and now: a real `vllm serve` with vLLM's parsers, then one with the plugin's, the same scripted outputs
 through /v1/chat/completions, /v1/responses and /v1/messages, whole and streamed. A cell is right when the reply is the
-one written in `tests/e2e/vllm/vllm_rig/faults.py`.
+one written in `tests/rigs/vllm_rig/faults.py`.
 
     .venv/bin/python benchmarks/vllm_faults.py              # the table, as Markdown
     .venv/bin/python benchmarks/vllm_faults.py --detail     # and what each wrong reply was
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "e2e" / "vllm"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
 from vllm_rig.faults import FAULTS, Fault
 from vllm_rig.replies import APIS, Clients, Told, comparable, gather_bounded

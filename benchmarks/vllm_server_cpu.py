@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "e2e" / "vllm"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
 from vllm_rig.replies import QUESTION, encode
 from vllm_rig.server import MODEL, PARSERS, STOCK_PARSERS, Launch, Server, running

@@ -200,7 +200,7 @@ def _request(fixture: Fixture, ids: Sequence[int]) -> dict[str, Any]:
 
 def vllm(plugin: bool, fixtures: Sequence[Fixture]) -> Observe:
     """`vllm serve` with vLLM's own parsers or the plugin's; past stop ids inside a fixture it is told to go on."""
-    sys.path.insert(0, str(ROOT / "tests" / "e2e" / "vllm"))
+    sys.path.insert(0, str(ROOT / "tests" / "rigs"))
     from vllm_rig.server import MODEL, PARSERS, STOCK_PARSERS, Launch, running
 
     requests = {}

@@ -88,21 +88,26 @@ def recipient(random: Random) -> str:
     return random.choice(_FREE) if style < 0.9 else random.choice(("assistant", "all"))
 
 
+def _role(random: Random) -> tuple[str, str]:
+    """A role, and the words that say it: a tool's are its name."""
+    style = random.random()
+    if style < 0.9:
+        return "assistant", "assistant"
+    if style < 0.95:
+        role = random.choice(("user", "system", "developer"))
+        return role, role
+    return "tool", "functions." + random.choice(_NAMES)
+
+
 def message(random: Random, first: bool, last: bool, longest: int = 60) -> WellFormed:
     """One well-formed message. The first goes on from a prompt that ends in ``<|start|>assistant``."""
     pieces: list[Piece] = []
-    role, to, kind, channel = "assistant", None, None, None
-    words = author = ""
+    kind = channel = None
+    role, words = "assistant", ""
     if not first:
         pieces.append(marker("start"))
-        style = random.random()
-        if style < 0.9:
-            words = "assistant"
-        elif style < 0.95:
-            role = words = random.choice(("user", "system", "developer"))
-        else:
-            role, words, to = "tool", "functions." + random.choice(_NAMES), "assistant"
-            author = words
+        role, words = _role(random)
+    author, to = (words, "assistant") if role == "tool" else ("", None)
     if role == "assistant":
         to = recipient(random) if random.random() < 0.5 else None
         channel = random.choice(("analysis", "commentary", "final", "analysis", "commentary", "final", None))

@@ -146,66 +146,80 @@ def _token(random: Random) -> Piece:
     return ("id", random.randrange(256))  # single bytes: half a character at best
 
 
+def _marker(out: list[Piece], place: int, places: Sequence[int], style: int, random: Random) -> None:
+    """A marker dropped, doubled, swapped, moved, cut or replaced."""
+    if style == 0:
+        del out[place]
+    elif style == 1:
+        out.insert(place, out[place])
+    elif style == 2:
+        other = random.choice(places)
+        out[place], out[other] = out[other], out[place]
+    elif style == 3:
+        out.insert(random.randint(0, len(out)), out.pop(place))
+    elif style == 4:
+        spelled = to_text([out[place]])
+        cut = random.randint(1, len(spelled) - 1)
+        out[place] = text(spelled[:cut] if random.random() < 0.5 else spelled[cut:])
+    else:
+        out[place] = marker(random.choice(KINDS))
+
+
+def _scramble(out: list[Piece], random: Random) -> None:
+    """A header's words in another order, some of them gone."""
+    starts = [n for n in range(len(out)) if out[n] in (marker("start"), marker("channel"))]
+    if not starts:
+        return
+    begin = random.choice(starts) + 1
+    end = next((n for n in range(begin, len(out)) if out[n] == marker("message")), len(out))
+    header = out[begin:end]
+    words = [part for piece in header for part in (from_raw(str(piece[1])) if piece[0] == "text" else [piece])]
+    random.shuffle(words)
+    if random.random() < 0.3:
+        words = words[: random.randint(0, len(words))]
+    out[begin:end] = words
+
+
+def _repeat(out: list[Piece], random: Random) -> None:
+    begin = random.randint(0, len(out))
+    part = out[begin : begin + random.randint(1, 6)]
+    place = random.randint(0, len(out))
+    out[place:place] = part
+
+
+def _lengthen(out: list[Piece], random: Random, ink: Ink) -> None:
+    """Words around the longest header there may be."""
+    size = random.choice((490, 500, 505, 509, 510, 511, 512, 513, 514, 520, 900))
+    filler = random.choice(("x", "x ", "é", "\U0001f980", " "))
+    words = (filler * size)[: size - random.randint(0, 12)]
+    where = [n + 1 for n in range(len(out)) if out[n] in (marker("start"), marker("channel"), marker("end"))]
+    place = random.choice(where) if where else 0
+    out[place:place] = [text(ink()), text(words), text(f" {ink()} {ink()}")]
+
+
 def mutate(pieces: list[Piece], random: Random, ink: Ink) -> list[Piece]:
     """One mutation."""
     out = list(pieces)
     places = [n for n, piece in enumerate(out) if piece[0] == "marker"]
     style = random.randrange(14)
     if style < 6 and places:
-        place = random.choice(places)
-        if style == 0:
-            del out[place]
-        elif style == 1:
-            out.insert(place, out[place])
-        elif style == 2:
-            other = random.choice(places)
-            out[place], out[other] = out[other], out[place]
-        elif style == 3:
-            out.insert(random.randint(0, len(out)), out.pop(place))
-        elif style == 4:
-            spelled = to_text([out[place]])
-            cut = random.randint(1, len(spelled) - 1)
-            out[place] = text(spelled[:cut] if random.random() < 0.5 else spelled[cut:])
-        else:
-            out[place] = marker(random.choice(KINDS))
+        _marker(out, random.choice(places), places, style, random)
     elif style == 6:
         out.insert(random.randint(0, len(out)), text(random.choice(_HEADER_WORDS)))
     elif style == 7:
-        # scramble a header, word by word
-        starts = [n for n in range(len(out)) if out[n] in (marker("start"), marker("channel"))]
-        if starts:
-            begin = random.choice(starts) + 1
-            end = next((n for n in range(begin, len(out)) if out[n] == marker("message")), len(out))
-            words = [
-                part
-                for piece in out[begin:end]
-                for part in (from_raw(str(piece[1])) if piece[0] == "text" else [piece])
-            ]
-            random.shuffle(words)
-            if random.random() < 0.3:
-                words = words[: random.randint(0, len(words))]
-            out[begin:end] = words
+        _scramble(out, random)
     elif style == 8:
         out.insert(random.randint(0, len(out)), _token(random))
     elif style == 9 and out:
         out[random.randrange(len(out))] = _token(random)
     elif style == 10:
-        out = out[: random.randint(0, len(out))]
+        del out[random.randint(0, len(out)) :]
     elif style == 11:
-        out = out[random.randint(0, len(out)) :]
+        del out[: random.randint(0, len(out))]
     elif style == 12:
-        begin = random.randint(0, len(out))
-        part = out[begin : begin + random.randint(1, 6)]
-        place = random.randint(0, len(out))
-        out[place:place] = part
+        _repeat(out, random)
     else:
-        # words around the longest header there may be
-        size = random.choice((490, 500, 505, 509, 510, 511, 512, 513, 514, 520, 900))
-        filler = random.choice(("x", "x ", "é", "\U0001f980", " "))
-        words = (filler * size)[: size - random.randint(0, 12)]
-        where = [n + 1 for n in range(len(out)) if out[n] in (marker("start"), marker("channel"), marker("end"))]
-        place = random.choice(where) if where else 0
-        out[place:place] = [text(ink()), text(words), text(f" {ink()} {ink()}")]
+        _lengthen(out, random, ink)
     return out
 
 

@@ -152,81 +152,123 @@ def ink(texts: Sequence[str]) -> Counter[str]:
     return Counter(word for text in texts for word in INK.findall(text))
 
 
+class Account(NamedTuple):
+    """What was written, and where its words were found.
+
+    ``must``: words of bodies and loose text, to be found exactly as often as they were written; ``may``: of headers.
+    """
+
+    output: str | Sequence[int]
+    reply: Reply
+    found: list[Run]
+    fields: list[str]
+    issues: list[str]
+    must: Counter[str]
+    may: Counter[str]
+
+    @property
+    def everywhere(self) -> Counter[str]:
+        return ink(self.fields) + ink(self.issues)
+
+
 def check_text(
     output: str | Sequence[int], reply: Reply, in_body: bool, analysis: bool, repair: bool, in_clause: bool = False
 ) -> None:
     """Promises 2 and 3 for one reply."""
-    fields, issues = spoken(reply)
-    in_fields, in_issues = ink(fields), ink(issues)
-    found = runs(output, in_body, analysis)
     must: Counter[str] = Counter()
     may: Counter[str] = Counter()
-    for number, run in enumerate(found):
-        words = ink([run.text])
-        if run.place == "header" and not _too_long(run, number == 0):
-            may += words
-            last = ink([_last_clause(run, in_clause and number == 0)])
-            for word in last:
-                if in_fields[word] > words[word] - last[word] and not any(
-                    word in other.text for other in found if other is not run
-                ):
-                    raise Broken(f"no leak: header word {word} is in a field")
-        elif run.place == "header":
-            # Longer than a header may be: some of it is text, some of it may have been read as a header.
-            may += words
-        else:
-            must += words
-    everywhere = in_fields + in_issues
+    found = runs(output, in_body, analysis)
+    for run in found:
+        # Of a header longer than a header may be some is text, and some may have been read as a header.
+        (may if run.place == "header" else must).update(ink([run.text]))
+    account = Account(output, reply, found, *spoken(reply), must, may)
+    _check_headers_stay(account, in_clause)
+    _check_words(account, repair)
+    if not repair:
+        _check_bodies_are_whole(account)
+    _check_analysis_stays(account)
+    _check_markers_stay(account)
+    _check_issues(account)
+
+
+def _check_headers_stay(account: Account, in_clause: bool) -> None:
+    in_fields = ink(account.fields)
+    for number, run in enumerate(account.found):
+        if run.place != "header" or _too_long(run, number == 0):
+            continue
+        words, last = ink([run.text]), ink([_last_clause(run, in_clause and number == 0)])
+        others = [other.text for other in account.found if other is not run]
+        for word in last:
+            if in_fields[word] > words[word] - last[word] and not any(word in text for text in others):
+                raise Broken(f"no leak: header word {word} is in a field")
+
+
+def _check_words(account: Account, repair: bool) -> None:
+    """Each word as often as it was written, and no header word in silence."""
+    reply, must, may, everywhere = account.reply, account.must, account.may, account.everywhere
+    in_fields = ink(account.fields)
     for word, times in must.items():
         # A header's word may be quoted by two issues: `to=functions f` is misplaced, and one recipient too many.
         if not times <= everywhere[word] <= times + 2 * may[word] and not repair:
             raise Broken(f"conserved: {word} was written {times} times outside headers, found {everywhere[word]}")
-    for word, times in may.items():
-        # A repeated clause may be quoted by one issue of each kind it breaks; in the fields it is counted above.
-        if in_fields[word] > times + must[word]:
-            raise Broken(f"conserved: {word} was written {times + must[word]} times, found {in_fields[word]} in fields")
     said = ink(
         [str(part) for message in reply.messages for part in message[:4]] + [call.name for call in reply.tool_calls]
     )
     # A word may be cut between two issues: a misspelled channel, and what is glued to it.
-    said += ink(["".join(issues)])
+    said += ink(["".join(account.issues)])
     # The author of a message that is not the assistant's is not told.
     authors = any(issue.code in ("foreign_role", "swapped_call") for issue in reply.issues)
-    for word in may:
+    for word, times in may.items():
+        # A repeated clause may be quoted by one issue of each kind it breaks; in the fields it is counted above.
+        if in_fields[word] > times + must[word]:
+            raise Broken(f"conserved: {word} was written {times + must[word]} times, found {in_fields[word]} in fields")
         if not everywhere[word] and not said[word] and not authors:
             raise Broken(f"not silent: header word {word} is in no issue, no message and no tool name")
     for word in everywhere:
         if not must[word] and not may[word]:
             raise Broken(f"conserved: {word} was never written")
-    if not repair:
-        for run in found:
-            if run.place == "body" and run.text and not any(run.text in text for text in fields + issues):
-                if run.text.isspace():
-                    continue  # a call's white space became {}
-                raise Broken(f"conserved: the body {run.text[:80]!r} stands nowhere as a whole")
-    if reply.content is not None:
-        for run in found:
-            if run.place == "body" and run.analysis:
-                for word in ink([run.text]):
-                    if word in reply.content and ink([run.text])[word] == (must + may)[word]:
-                        raise Broken(f"no leak: {word} of analysis is in content")
+
+
+def _check_bodies_are_whole(account: Account) -> None:
+    texts = account.fields + account.issues
+    for run in account.found:
+        # A call's white space became {}.
+        if run.place == "body" and run.text.strip() and not any(run.text in text for text in texts):
+            raise Broken(f"conserved: the body {run.text[:80]!r} stands nowhere as a whole")
+
+
+def _check_analysis_stays(account: Account) -> None:
+    content, written = account.reply.content or "", account.must + account.may
+    for run in account.found:
+        if run.place == "body" and run.analysis:
+            for word, times in ink([run.text]).items():
+                if word in content and times == written[word]:
+                    raise Broken(f"no leak: {word} of analysis is in content")
+
+
+def _check_markers_stay(account: Account) -> None:
     # Ordinary tokens may spell a marker; in text, its halves may stand on both sides of a marker that is dropped.
-    ordinary = "".join("".join(words for kind, words in run.parts if kind == "text") for run in found)
+    ordinary = "".join("".join(words for kind, words in run.parts if kind == "text") for run in account.found)
     spelled = Counter(MARKER.findall(ordinary))
-    for text in (*fields, *(call.name for call in reply.tool_calls)):
+    names = [call.name for call in account.reply.tool_calls]
+    for text in (*account.fields, *names):
         for word, times in Counter(MARKER.findall(text)).items():
             if times > spelled[word]:
                 raise Broken(f"no leak: {word} in {text[:80]!r}")
-    for call in reply.tool_calls:
-        if not call.name or re.search(r"\s", call.name):
-            raise Broken(f"no leak: tool name {call.name!r}")
-    for issue in reply.issues:
+    for name in names:
+        if not name or re.search(r"\s", name):
+            raise Broken(f"no leak: tool name {name!r}")
+
+
+def _check_issues(account: Account) -> None:
+    issues = account.reply.issues
+    for issue in issues:
         if issue.code not in CODES:
             raise Broken(f"issue code {issue.code!r} is not documented")
-        if not 0 <= issue.offset <= len(output):
-            raise Broken(f"issue offset {issue.offset} of {len(output)}")
-    kinds = Counter(kind for kind, _ in symbols(output))
-    codes = Counter(issue.code for issue in reply.issues)
+        if not 0 <= issue.offset <= len(account.output):
+            raise Broken(f"issue offset {issue.offset} of {len(account.output)}")
+    kinds = Counter(kind for kind, _ in symbols(account.output))
+    codes = Counter(issue.code for issue in issues)
     for kind, code in ((RESERVED, "reserved_token"), (UNKNOWN, "unknown_token")):
         if kinds[kind] != codes[code]:
             raise Broken(f"conserved: {kinds[kind]} {kind} ids, {codes[code]} issues {code}")

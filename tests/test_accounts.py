@@ -223,7 +223,7 @@ def test_reasoning_behind_a_missing_message_is_counted_by_its_ids(
     dialect = Options().dialect
     markers = {text: dialect.ids[kind] for kind, text in dialect.markers.items()}
     pieces = {number: piece if isinstance(piece, bytes) else piece.encode() for number, piece in enumerate(ids)}
-    output = [markers.get(piece, number) for number, piece in enumerate(ids)]  # type: ignore[call-overload]
+    output = [markers.get(piece, number) for number, piece in enumerate(ids)]  # type: ignore[arg-type]
     stream = Stream(decode=Vocabulary(pieces.__getitem__))
     for chunk in [[token] for token in output] if cut else [output]:
         stream.feed(chunk)

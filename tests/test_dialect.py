@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from feeding import check_chunks, codes, encode, fields, texts
@@ -37,7 +39,7 @@ def test_renamed_strings() -> None:
     raw = RAW
     for kind, marker in dialect.markers.items():
         raw = raw.replace(f"<|{kind}|>", marker)
-    how = {"options": Options(dialect=dialect)}
+    how: dict[str, Any] = {"options": Options(dialect=dialect)}
     reply = parse(raw, **how)
     assert fields(reply) == FIELDS
     assert not reply.issues
@@ -48,7 +50,7 @@ def test_renamed_strings() -> None:
 
 
 def test_renamed_strings_leave_the_old_ones_as_text() -> None:
-    how = {"options": Options(dialect=Dialect(markers={"end": "[END]"}))}
+    how: dict[str, Any] = {"options": Options(dialect=Dialect(markers={"end": "[END]"}))}
     assert fields(parse("<|channel|>final<|message|>a<|end|>b[END]", **how)) == (None, "a<|end|>b", [])
 
 
@@ -57,7 +59,7 @@ def test_renamed_ids() -> None:
     dialect = Dialect(ids=renamed)
     swap = {old: dialect.ids[kind] for kind, old in Dialect().ids.items()}
     ids = [swap.get(token, token) for token in encode(RAW)]
-    how = {"options": Options(dialect=dialect)}
+    how: dict[str, Any] = {"options": Options(dialect=dialect)}
     reply = parse(ids, **how)
     assert fields(reply) == FIELDS
     assert not reply.issues
@@ -71,7 +73,7 @@ def test_renamed_ids_leave_the_old_ones_reserved() -> None:
 
 
 def test_renamed_ids_in_the_prompt() -> None:
-    how = {"options": Options(dialect=Dialect(ids={"message": 200022}))}
+    how: dict[str, Any] = {"options": Options(dialect=Dialect(ids={"message": 200022}))}
     prompt = [200006, *encode("assistant"), 200005, *encode("analysis"), 200022]
     assert fields(parse(encode("x"), prompt=prompt, **how)) == ("x", None, [])
 

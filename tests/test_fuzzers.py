@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from random import Random
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from fuzz import differential, mutation, prose
 from fuzz.promises import Broken, check, check_text
 from fuzz.transcript import to_ids
 
 from harmony_plugin import Delta, Issue, Reply, Stream, parse
 from harmony_plugin.core.events import Text
+
+pytestmark = pytest.mark.no_cover  # measuring would take three times as long, and other tests reach the same lines
 
 SIZE = 250
 
@@ -70,7 +67,7 @@ WRONG: dict[str, Callable[[Reply], Reply]] = {
     "a marker is in a tool name": lambda r: with_call(r, name="f<|channel|>"),
     "white space is in a tool name": lambda r: with_call(r, name="f json"),
     "analysis is in content": lambda r: r._replace(reasoning_content=None, content=f"0Q1Z 0Q2Z {r.content}"),
-    "an issue has no known code": lambda r: r._replace(issues=(*r.issues, Issue("odd", 0, ""))),
+    "an issue has no known code": lambda r: r._replace(issues=(*r.issues, Issue("odd", 0, ""))),  # type: ignore[arg-type]
     "an issue lies outside": lambda r: r._replace(issues=(*r.issues, Issue("filler", 10_000, ""))),
     "text comes from nowhere": lambda r: r._replace(content=f"{r.content} 0Q99Z"),
 }

@@ -17,6 +17,8 @@ from feeding import encode
 from harmony_plugin import Options, Stream
 from harmony_plugin.core.vocabulary import harmony_encoding
 
+pytestmark = pytest.mark.no_cover  # measuring would take three times as long, and other tests reach the same lines
+
 MILLION = 1_000_000
 ANALYSIS = encode("<|channel|>analysis<|message|>")
 CALL = encode("<|channel|>commentary to=functions.write <|constrain|>json<|message|>")

@@ -560,6 +560,27 @@ def test_messages_are_the_librarys_to_the_id(prompts: Prompts, one: str, other: 
     assert prompts.render(messages) == whole
 
 
+def test_what_was_said_in_front_of_an_answer(prompts: Prompts) -> None:
+    """OpenAI's `phase` tells a preamble from an answer: it is no reason to drop reasoning, with calls or without."""
+    think, preamble = (
+        "<|channel|>analysis<|message|>Let me see.<|end|>",
+        "<|channel|>commentary<|message|>Looking.<|end|>",
+    )
+    said = {"role": "assistant", "reasoning_content": "Let me see.", "content": "Looking."}
+    for phase, text in (
+        ("commentary", f"<|start|>assistant{think}<|start|>assistant{preamble}"),
+        ("final_answer", "<|start|>assistant<|channel|>final<|message|>Looking.<|end|>"),
+        (None, "<|start|>assistant<|channel|>final<|message|>Looking.<|end|>"),
+    ):
+        message = {**said, "phase": phase}
+        expected = f"<|start|>user<|message|>hi<|end|>{text}<|start|>assistant"
+        assert body(prompts, USER, message) == expected
+        called = body(prompts, USER, {**message, "tool_calls": [call()]})
+        assert f"<|start|>assistant{think}<|start|>assistant{preamble}<|start|>assistant" in called
+    answer = {"role": "assistant", "content": "Done."}
+    assert "Let me see." not in body(prompts, USER, {**said, "phase": "commentary"}, answer, USER)
+
+
 def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harmony_plugin.prompts.render.CACHED_IDS", 500)
     prompts = Prompts(PromptOptions(current_date="2026-01-02"))

@@ -149,7 +149,7 @@ def test_reprs_are_short() -> None:
 def test_settings_are_named() -> None:
     for settings in (Options, Dialect):
         with pytest.raises(TypeError):
-            settings(True)
+            settings(True)  # type: ignore[call-arg, arg-type]
 
 
 RAW = (

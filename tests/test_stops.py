@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from feeding import Total, encode, encode_plain
-from harmony_plugin import Ended, Options, Started, Stream, Text
+from harmony_plugin import Ended, Field, Options, Started, Stream, Text
 from harmony_plugin.core.attribution import ContentTokens
 from harmony_plugin.core.deltas import Joiner
 from harmony_plugin.core.stops import StopStrings
@@ -73,7 +73,8 @@ def test_after_a_match_only_the_end_of_its_message() -> None:
 
 def test_fields_that_the_client_does_not_see_are_not_searched() -> None:
     case = next(case for case in STOPPING if case.name == "in-reasoning")
-    stream, stops = Stream(tools=TOOLS), StopStrings(case.stop, shown=("content",))
+    shown: tuple[Field, ...] = ("content",)
+    stream, stops = Stream(tools=TOOLS), StopStrings(case.stop, shown=shown)
     events = stops.feed(stream.feed_events(encode(case.raw))) + stops.finish(stream.finish_events())
     assert [e.text for e in events if isinstance(e, Text)] == ["Let me think.", "It is sunny."]
     assert stops.matched is None

@@ -760,7 +760,7 @@ def test_settings_are_frozen_all_the_way_down() -> None:
             lambda d: d.__ior__({"a": 1}),
         ):
             with pytest.raises(TypeError, match="frozen"):
-                change(frozen)
+                change(frozen)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("before", ["", "<|channel|>final<|message|>a", encode("<|channel|>final<|message|>a")])

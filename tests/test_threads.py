@@ -7,18 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from fuzz import mutation
+from fuzz.transcript import to_ids, to_text
 
 from feeding import without_call_ids
 from harmony_plugin import Reply, Stream, Vocabulary, parse
 from harmony_plugin.core.vocabulary import harmony_encoding
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from fuzz import mutation
-from fuzz.transcript import to_ids, to_text
 
 THREADS = 16
 SEEDS = range(9_000, 9_120)

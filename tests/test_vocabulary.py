@@ -136,14 +136,14 @@ class Library:
 
 @pytest.mark.usefixtures("_fresh")
 def test_library_without_its_vocabulary_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openai_harmony", Library(None))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "openai_harmony", Library(None))
     with pytest.raises(ImportError, match=r"no network.*oss-harmony"):
         parse([1])
 
 
 @pytest.mark.usefixtures("_fresh")
 def test_library_of_another_make_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openai_harmony", Library(object()))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "openai_harmony", Library(object()))
     with pytest.raises(ImportError, match="known to work: oss-harmony"):
         parse([1])
 

@@ -41,7 +41,9 @@ def whole(parser: Any, request: Any, ids: Sequence[int]) -> Fields:
 
 def streamed(parser: Any, request: Any, chunks: Sequence[Sequence[int]], prompt: Sequence[int] | None = None) -> Fields:
     """The deltas of a stream, added up as a client does."""
-    reasoning, content, calls = [], [], []
+    reasoning: list[str] = []
+    content: list[str] = []
+    calls: list[Any] = []
     for place, chunk in enumerate(chunks):
         delta = parser.parse_delta("", list(chunk), request, list(prompt or PROMPT), finished=place == len(chunks) - 1)
         if delta is None:

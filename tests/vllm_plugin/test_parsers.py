@@ -11,9 +11,10 @@ import pytest
 
 from feeding import encode, encode_plain, fields
 from harmony_plugin import parse
+from harmony_plugin.vllm import seams
 from stopping import STOPPING, Stopping
 
-from .asking import PROMPT, by, chat, one_by_one, streamed, whole
+from .asking import PROMPT, by, chat, one_by_one, responses, streamed, whole
 from .conftest import composed, o200k, small
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases" / "split.jsonl").read_text().splitlines()]
@@ -76,6 +77,54 @@ def test_tool_choice_none_and_no_tools(parser_class: Any, tokenizer: Any) -> Non
         assert whole(parser_class(tokenizer, request.tools), request, encode(CALL)) == ("Let me think.", None, [])
         parser = parser_class(tokenizer, request.tools)
         assert streamed(parser, request, one_by_one(encode(CALL))) == ("Let me think.", None, [])
+
+
+NAMED_ON_RESPONSES = {"type": "function", "name": "g"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *({"type": "allowed_tools", "mode": mode, "tools": [NAMED_ON_RESPONSES]} for mode in ("auto", "required")),
+        {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}, NAMED_ON_RESPONSES]},
+    ],
+)
+def test_allowed_tools_that_are_not_offered(choice: dict[str, Any], parser_class: Any, tokenizer: Any) -> None:
+    """vLLM answers this error with HTTP 400; by itself it lets them through."""
+    with pytest.raises(seams.load().ValidationError, match=r"tool_choice\.tools names 'g'"):
+        adjusted(parser_class, tokenizer, responses(["f"], tool_choice=choice))
+    adjusted(parser_class, tokenizer, responses(["f", "g"], tool_choice=choice))
+
+
+def test_a_tool_choice_that_is_not_offered(parser_class: Any, tokenizer: Any) -> None:
+    """As ``/v1/messages`` makes it; requests of the other two APIs do not come into being."""
+    request = chat(["f", "g"], tool_choice={"type": "function", "function": {"name": "g"}})
+    adjusted(parser_class, tokenizer, request.model_copy())
+    request.tools = chat(["f"]).tools
+    with pytest.raises(seams.load().ValidationError, match="tool_choice names 'g', which is not in tools"):
+        adjusted(parser_class, tokenizer, request)
+
+
+def test_a_choice_of_tools_that_vllm_runs(parser_class: Any, tokenizer: Any) -> None:
+    hosted = {"type": "web_search_preview"}
+    for choice in (hosted, {"type": "allowed_tools", "mode": "auto", "tools": [hosted]}):
+        adjusted(parser_class, tokenizer, responses(["f"], tool_choice=choice))
+
+
+def test_names_in_a_namespace() -> None:
+    """The model is offered them with the namespace's name in front."""
+    from harmony_plugin.vllm.requests import tool_names
+
+    inner = {"type": "function", "name": "f", "parameters": {}, "strict": False}
+    namespace = {"type": "namespace", "name": "n", "description": "d", "tools": [inner]}
+    request = type(responses()).model_validate(
+        {"model": "m", "input": "x", "tools": [namespace, {**inner, "name": "g"}]}
+    )
+    assert tool_names(request.tools) == ("n__f", "g")
+
+
+def adjusted(parser_class: Any, tokenizer: Any, request: Any) -> Any:
+    return parser_class(tokenizer, request.tools).adjust_request(request)
 
 
 def test_reasoning_left_out(parser_class: Any, tokenizer: Any) -> None:
@@ -170,7 +219,7 @@ def new_detokenizer(tokenizer: Any, request: Any) -> Any:
 def test_stop_strings_and_min_tokens(parser_class: Any, tokenizer: Any) -> None:
     ids = encode("<|channel|>final<|message|>one two one")
     request = chat(stop="one", min_tokens=5)
-    expected = (None, "one two ", [])
+    expected: Any = (None, "one two ", [])
     assert whole(parser_class(tokenizer, None), request, ids) == expected
     assert streamed(parser_class(tokenizer, None), request, one_by_one(ids)) == expected
 
@@ -181,7 +230,7 @@ def test_text_that_only_looks_like_a_stop(parser_class: Any, tokenizer: Any) -> 
         "<|channel|>commentary<|message|>STO<|end|><|start|>assistant<|channel|>final<|message|>P it STO<|return|>"
     )
     request = chat(stop=["STOP", "\n"])
-    expected = (None, "STO\nP it STO", [])
+    expected: Any = (None, "STO\nP it STO", [])
     assert whole(parser_class(tokenizer, None), request, ids) == expected
     assert streamed(parser_class(tokenizer, None), request, one_by_one(ids)) == expected
 
@@ -230,39 +279,6 @@ def test_reasoning_tokens_of_other_ids_of_the_same_length(parser_class: Any, tok
     assert parser.count_reasoning_tokens(other) == 0
 
 
-def test_blocks_of_messages_stand_apart(parser_class: Any, tokenizer: Any) -> None:
-    """The line break that joins messages of a field is none at the beginning of a block of ``/v1/messages``."""
-    import contextvars
-
-    from harmony_plugin.vllm import serving
-
-    think, say = (
-        "<|channel|>analysis<|message|>{}<|end|><|start|>assistant",
-        "<|channel|>commentary<|message|>{}<|end|>",
-    )
-    ids = encode(
-        think.format("A") + think.format("\nB") + say.format("C") + "<|start|>assistant" + think.format("D")
-        + "<|channel|>final<|message|>\nE<|return|>"
-    )  # fmt: skip
-
-    def deltas() -> list[tuple[str | None, str | None]]:
-        serving._apart.set(True)
-        parser = parser_class(tokenizer, None)
-        said = [parser.parse_delta("", [token], chat(), PROMPT, finished=token == ids[-1]) for token in ids]
-        return [(delta.reasoning, delta.content) for delta in said if delta is not None]
-
-    assert contextvars.copy_context().run(deltas) == [
-        ("A", None),
-        ("\n\n", None),
-        ("B", None),
-        (None, "C"),
-        ("D", None),
-        (None, "\n"),
-        (None, "E"),
-    ]
-    assert streamed(parser_class(tokenizer, None), chat(), one_by_one(ids)) == ("A\n\nB\nD", "C\n\nE", [])
-
-
 def test_one_parser_for_several_choices(parser_class: Any, tokenizer: Any) -> None:
     """Older releases of vLLM parse all choices of a reply with one parser."""
     request = chat(["look"])
@@ -287,8 +303,6 @@ def test_settings_of_one_request(parser_class: Any, tokenizer: Any) -> None:
 )
 def test_wrong_settings_of_one_request(wrong: Any, parser_class: Any, tokenizer: Any) -> None:
     """vLLM answers this error with HTTP 400."""
-    from harmony_plugin.vllm import seams
-
     with pytest.raises(seams.load().ValidationError, match=r"chat_template_kwargs\.harmony"):
         parser_class(tokenizer, None, chat_template_kwargs={"harmony": wrong})
 
@@ -303,7 +317,7 @@ def test_another_vocabulary() -> None:
     ids = tokenizer.encode(text, add_special_tokens=False)
     prompt = tokenizer.encode("<|start|>assistant", add_special_tokens=False)
     parser_class = composed(gpt_oss=False)
-    expected = ("Größe? 🦀", "1,80 m — 🦀", [])
+    expected: Any = ("Größe? 🦀", "1,80 m — 🦀", [])
     assert whole(parser_class(tokenizer, None), chat(), ids) == expected
     assert streamed(parser_class(tokenizer, None), chat(), one_by_one(ids), prompt) == expected
 

@@ -10,17 +10,18 @@ import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from ..core import Ended, Event, Joiner, Started, Text, ToolCallDelta
+from ..core import Ended, Event, Joiner, Reply, RequestError, Started, Text, ToolCallDelta
 from ..prompts import custom_input
-from .reply import Ending, Piece, TokenLogprob, Usage
+from .errors import error_body
+from .reply import Ending, Piece, TokenLogprob, Usage, Writer
 
 __all__ = ["ChatWriter"]
 
 Json: TypeAlias = "dict[str, Any]"
 
 
-class ChatWriter:
-    """Writes one request's reply down: use either `whole` or `chunk` and `last`.
+class ChatWriter(Writer):
+    """A reply's pieces in, a chat completion or its chunks out.
 
     Args:
         model: the name that the reply carries.
@@ -48,20 +49,22 @@ class ChatWriter:
         self._choices: dict[int, _Choice] = {}
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
-        """The completion; `usage` is read once the pieces have come."""
         choices = []
         for index, (events, logprobs, ending) in sorted(_gathered(pieces).items()):
-            choice = _Choice(self._custom)
-            delta = choice.delta(events)
-            message = self._named({"role": "assistant", "content": None, "reasoning_content": None, **delta})
-            if "tool_calls" in message:
-                message["tool_calls"] = _whole_calls(message["tool_calls"])
+            message = self._named(Reply.of(events).to_openai())
+            for call in message.get("tool_calls", ()):
+                if call["function"]["name"] in self._custom:
+                    function = call.pop("function")
+                    text = custom_input(function["arguments"])
+                    call |= {"type": "custom", "custom": {"name": function["name"], "input": text}}
             told = _logprobs(logprobs) if self._logprobs else None
             choices.append({"index": index, "message": message, "logprobs": told, **_done(ending)})
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.to_openai()}
 
-    def chunk(self, piece: Piece) -> Iterator[Json]:
-        """The chunks that a piece brings."""
+    def start(self, usage: Usage) -> Iterator[Json]:
+        return iter(())
+
+    def feed(self, piece: Piece) -> Iterator[Json]:
         choice = self._choices.get(piece.index)
         delta: Json = {}
         if choice is None:
@@ -76,10 +79,12 @@ class ChatWriter:
         if piece.ending is not None:
             yield self._chunk(piece.index, {}, **_done(piece.ending))
 
-    def last(self, usage: Usage) -> Iterator[Json]:
-        """The chunk behind those of all choices, if there is one."""
+    def finish(self, usage: Usage) -> Iterator[Json]:
         if self._include_usage:
             yield {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage.to_openai()}
+
+    def fail(self, error: RequestError) -> Iterator[Json]:
+        yield error_body(error, anthropic=False)
 
     def _named(self, fields: Json) -> Json:
         if "reasoning_content" in fields:
@@ -113,18 +118,6 @@ def _gathered(pieces: Iterable[Piece]) -> dict[int, tuple[list[Event], list[Toke
         logprobs += piece.logprobs
         choices[piece.index] = events, logprobs, piece.ending
     return choices
-
-
-def _whole_calls(pieces: Iterable[Json]) -> list[Json]:
-    """A delta's calls as a message's."""
-    calls: dict[int, Json] = {}
-    for piece in pieces:
-        index = piece.pop("index")
-        if index in calls:
-            calls[index]["custom"] |= piece["custom"]
-        else:
-            calls[index] = piece
-    return list(calls.values())
 
 
 def _done(ending: Ending | None) -> Json:

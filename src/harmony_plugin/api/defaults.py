@@ -12,23 +12,24 @@ __all__ = ["Defaults"]
 class Defaults:
     """Values for the fields that a request leaves out. The sampling values are those that gpt-oss was made for.
 
-    :ivar temperature: 1.0; 0 picks the likeliest token each time.
-    :ivar top_p: 1.0 keeps all tokens.
-    :ivar top_k: 0 keeps all tokens.
-    :ivar min_p: 0.0 keeps all tokens.
-    :ivar typical_p: 1.0 keeps all tokens.
-    :ivar repeat_penalty: 1.0 is none. Penalties hurt Harmony: markers repeat by design.
-    :ivar presence_penalty: 0.0 is none.
-    :ivar frequency_penalty: 0.0 is none.
-    :ivar mirostat_mode: 0 is off.
-    :ivar mirostat_tau: Mirostat's target.
-    :ivar mirostat_eta: Mirostat's rate.
-    :ivar seed: None: a new one for each reply.
-    :ivar max_tokens: most tokens of a reply, reasoning included; None: as many as the context holds.
-    :ivar max_reasoning_tokens: most tokens of reasoning; then the answer is opened for the model. None: no bound.
-    :ivar reasoning_effort: a key of `REASONING_EFFORTS`; None: the prompt options' value.
-    :ivar headers: `constrain`: only well-formed Harmony headers, of messages that the request allows, can be sampled;
-        `free`: whatever the model writes (a request that needs constraints has them all the same).
+    Attributes:
+        temperature: 1.0; 0 picks the likeliest token each time.
+        top_p: 1.0 keeps all tokens.
+        top_k: 0 keeps all tokens.
+        min_p: 0.0 keeps all tokens.
+        typical_p: 1.0 keeps all tokens.
+        repeat_penalty: 1.0 is none. Penalties hurt Harmony: markers repeat by design.
+        presence_penalty: 0.0 is none.
+        frequency_penalty: 0.0 is none.
+        mirostat_mode: 0 is off.
+        mirostat_tau: Mirostat's target.
+        mirostat_eta: Mirostat's rate.
+        seed: None: a new one for each reply.
+        max_tokens: most tokens of a reply, reasoning included; None: as many as the context holds.
+        max_reasoning_tokens: most tokens of reasoning; then the answer is opened for the model. None: no bound.
+        reasoning_effort: a key of `REASONING_EFFORTS`; None: the prompt options' value.
+        headers: `constrain`: only well-formed Harmony headers, of messages that the request allows, can be sampled;
+            `free`: whatever the model writes (a request that needs constraints has them all the same).
     """
 
     temperature: float = 1.0

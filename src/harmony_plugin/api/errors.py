@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ..core import RequestError
 from .request import ContextOverflow
 
-__all__ = ["Busy", "ClientGone", "ThreadsUnsupported", "Unauthorized", "body", "from_validation"]
+__all__ = ["Busy", "ClientGone", "ThreadsUnsupported", "Unauthorized", "error_body", "from_validation"]
 
 # OpenAI's and Anthropic's names for what a status means.
 OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -70,7 +70,7 @@ def from_validation(error: ValidationError, status: int = 400) -> RequestError:
     return RequestError(f"Invalid '{param}': {message}." if param else message, param, code, status)
 
 
-def body(error: RequestError, *, anthropic: bool) -> dict[str, Any]:
+def error_body(error: RequestError, *, anthropic: bool) -> dict[str, Any]:
     """The JSON object that reports `error`."""
     if anthropic:
         kind = ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")

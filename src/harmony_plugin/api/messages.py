@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..core import RequestError, Started, Text
 from ..prompts import placeholder
 from .conversation import Conversation
-from .errors import ThreadsUnsupported, from_validation
-from .reply import Piece, Usage
+from .errors import ThreadsUnsupported, error_body, from_validation
+from .reply import Piece, Usage, Writer
 from .tools import anthropic_function
 
 __all__ = ["MessageWriter", "MessagesRequest", "check", "to_chat"]
@@ -33,11 +33,17 @@ SIGNATURE = "unsigned"
 
 BILLING = "x-anthropic-billing-header:"
 
+# Fields that chat has, too, and their names there.
+PASSED_ON = {
+    **{name: name for name in ("temperature", "top_p", "top_k", "metadata", "stream")},
+    "max_tokens": "max_completion_tokens",
+    "stop_sequences": "stop",
+}
 BLOCKS = {"reasoning": "thinking", "content": "text"}
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-class Message(BaseModel):
+class InputMessage(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: Literal["user", "assistant", "system"]
@@ -58,7 +64,7 @@ class OutputConfig(BaseModel):
     format: dict[str, Any] | None = None
 
 
-class Tool(BaseModel):
+class InputTool(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     name: str | None = None
@@ -82,7 +88,7 @@ class MessagesRequest(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[InputMessage] = Field(min_length=1)
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     system: str | list[dict[str, Any]] | None = None
     stream: bool | None = None
@@ -92,7 +98,7 @@ class MessagesRequest(BaseModel):
     top_k: Annotated[int, Field(ge=0)] | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-    tools: list[Tool] | None = None
+    tools: list[InputTool] | None = None
     tool_choice: ToolChoice | None = None
     metadata: dict[str, Any] | None = None
     mcp_servers: list[dict[str, Any]] | None = None
@@ -101,8 +107,11 @@ class MessagesRequest(BaseModel):
 def check(body: Any, *, counting: bool = False) -> MessagesRequest:
     """The request in `body`, a JSON value.
 
-    :param counting: for `count_tokens`, which needs no `max_tokens`.
-    :raises RequestError: naming the first field that is wrong.
+    Args:
+        counting: for `count_tokens`, which needs no `max_tokens`.
+
+    Raises:
+        RequestError: naming the first field that is wrong.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -130,8 +139,32 @@ def check(body: Any, *, counting: bool = False) -> MessagesRequest:
 def to_chat(request: MessagesRequest) -> Json:
     """The body of the chat request that means the same.
 
-    :raises RequestError: for a block or tool that cannot be translated.
+    Raises:
+        RequestError: for a block or tool that cannot be translated.
     """
+    chat: Json = {"model": request.model, "messages": _messages(request)}
+    for name, chats in PASSED_ON.items():
+        value = getattr(request, name)
+        if value is not None and value != []:
+            chat[chats] = value
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
+    if tools:
+        chat["tools"] = tools
+    if request.tool_choice is not None:
+        chat |= _tool_choice(request.tool_choice)
+    thinking, config = request.thinking, request.output_config
+    if thinking is not None and thinking.type == "disabled":
+        chat["reasoning_effort"] = "none"
+    elif thinking is not None and thinking.budget_tokens is not None:
+        chat["max_reasoning_tokens"] = thinking.budget_tokens
+    if config is not None and config.effort is not None:
+        chat["reasoning_effort"] = config.effort
+    if config is not None and config.format is not None:
+        chat["response_format"] = _response_format(config.format)
+    return chat
+
+
+def _messages(request: MessagesRequest) -> list[Json]:
     conversation = Conversation()
     system = _without_billing(_text(request.system, "system")) if request.system else ""
     if system:
@@ -145,49 +178,26 @@ def to_chat(request: MessagesRequest) -> Json:
             conversation.say("system", _text(message.content, where))
         else:
             _user(message.content, where, conversation, media=i != newest)
-    chat: Json = {"model": request.model, "messages": conversation.messages}
-    for name in ("temperature", "top_p", "top_k", "metadata", "stream"):
-        if getattr(request, name) is not None:
-            chat[name] = getattr(request, name)
-    if request.max_tokens is not None:
-        chat["max_completion_tokens"] = request.max_tokens
-    if request.stop_sequences:
-        chat["stop"] = request.stop_sequences
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
-    if tools:
-        chat["tools"] = tools
-    choice = request.tool_choice
-    if choice is not None:
-        if choice.type == "tool":
-            if not choice.name:
-                raise RequestError("tool_choice.name: Field required", "tool_choice.name", "missing_required_parameter")
-            chat["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
-        else:
-            chat["tool_choice"] = {"auto": "auto", "any": "required", "none": "none"}[choice.type]
-        if choice.disable_parallel_tool_use:
-            chat["parallel_tool_calls"] = False
-    config = request.output_config
-    if request.thinking is not None:
-        if request.thinking.type == "disabled":
-            chat["reasoning_effort"] = "none"
-        elif request.thinking.budget_tokens is not None:
-            chat["max_reasoning_tokens"] = request.thinking.budget_tokens
-    if config is not None and config.effort is not None:
-        chat["reasoning_effort"] = config.effort
-    if config is not None and config.format is not None:
-        shape = config.format
-        if shape.get("type") != "json_schema":
-            raise RequestError(
-                f"output_config.format.type is {shape.get('type')!r}.", "output_config.format.type", "invalid_value"
-            )
-        if not isinstance(shape.get("schema"), dict):
-            where = "output_config.format.schema"
-            raise RequestError(f"{where}: Field required", where, "missing_required_parameter")
-        chat["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "response", "schema": shape.get("schema"), "strict": True},
-        }
-    return chat
+    return conversation.messages
+
+
+def _tool_choice(choice: ToolChoice) -> Json:
+    chat: Json = {"parallel_tool_calls": False} if choice.disable_parallel_tool_use else {}
+    if choice.type != "tool":
+        return {**chat, "tool_choice": {"auto": "auto", "any": "required", "none": "none"}[choice.type]}
+    if not choice.name:
+        raise RequestError("tool_choice.name: Field required", "tool_choice.name", "missing_required_parameter")
+    return {**chat, "tool_choice": {"type": "function", "function": {"name": choice.name}}}
+
+
+def _response_format(shape: Json) -> Json:
+    where = "output_config.format"
+    if shape.get("type") != "json_schema":
+        raise RequestError(f"{where}.type is {shape.get('type')!r}.", f"{where}.type", "invalid_value")
+    schema = shape.get("schema")
+    if not isinstance(schema, dict):
+        raise RequestError(f"{where}.schema: Field required", f"{where}.schema", "missing_required_parameter")
+    return {"type": "json_schema", "json_schema": {"name": "response", "schema": schema, "strict": True}}
 
 
 def _without_billing(system: str) -> str:
@@ -197,7 +207,7 @@ def _without_billing(system: str) -> str:
     return rest.lstrip("\n") if first.startswith(BILLING) else system
 
 
-def _tool(tool: Tool, where: str) -> Json:
+def _tool(tool: InputTool, where: str) -> Json:
     """A chat tool."""
     if tool.type not in (None, "custom", "function"):
         kind = str(tool.type)
@@ -213,7 +223,7 @@ def _tool(tool: Tool, where: str) -> Json:
     return {"type": "function", "function": function}
 
 
-def _says(message: Message) -> bool:
+def _says(message: InputMessage) -> bool:
     """Whether a user message is a person's: what stands beside tools' results comes from the agent, as they do."""
     blocks = message.content if isinstance(message.content, list) else ()
     return message.role == "user" and not any(block.get("type") == "tool_result" for block in blocks)
@@ -305,7 +315,7 @@ def _string(block: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-class MessageWriter:
+class MessageWriter(Writer):
     """A reply's pieces in, Messages events out: a block a message. `message` is the whole reply at any time.
 
     Args:
@@ -329,12 +339,10 @@ class MessageWriter:
         }
 
     def start(self, usage: Usage) -> Iterator[Json]:
-        """The events before the first piece."""
         self.message["usage"] = usage.to_anthropic()
         yield {"type": "message_start", "message": {**self.message, "content": []}}
 
     def feed(self, piece: Piece) -> Iterator[Json]:
-        """The events that a piece brings."""
         for event in piece.events:
             if isinstance(event, Text):
                 yield from self._text(event)
@@ -365,7 +373,6 @@ class MessageWriter:
         yield {"type": "content_block_stop", "index": self._index()}
 
     def finish(self, usage: Usage) -> Iterator[Json]:
-        """The events after the last piece."""
         yield from self.close()
         self.message["usage"] = usage.to_anthropic()
         yield {
@@ -376,13 +383,11 @@ class MessageWriter:
         yield {"type": "message_stop"}
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
-        """The whole reply."""
-        for piece in pieces:
-            for _ in self.feed(piece):
-                pass
-        for _ in self.finish(usage):
-            pass
+        self._run(pieces, usage)
         return self.message
+
+    def fail(self, error: RequestError) -> Iterator[Json]:
+        yield error_body(error, anthropic=True)
 
     def _text(self, event: Text) -> Iterator[Json]:
         if event.index is not None:

@@ -5,13 +5,15 @@ Knows the core's events, and neither a server nor an API.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
-from ..core import Event
+from ..core import Event, RequestError
 
-__all__ = ["Ending", "Piece", "Replies", "TokenLogprob", "Usage"]
+__all__ = ["Ending", "Piece", "TokenLogprob", "Usage", "Writer"]
 
 
 class TokenLogprob(NamedTuple):
@@ -107,13 +109,31 @@ class Usage:
         }
 
 
-class Replies(Protocol):
-    """A request that was taken: iterating generates its choices and gives their pieces.
+class Writer(ABC):
+    """Writes one reply down as an API has it: streamed, by all methods but `whole`, or by `whole` alone."""
 
-    Attributes:
-        usage: filled in as it goes.
-    """
+    @abstractmethod
+    def start(self, usage: Usage) -> Iterator[dict[str, Any]]:
+        """What is sent before the first piece. Of the usage, only the prompt's length is known."""
 
-    usage: Usage
+    @abstractmethod
+    def feed(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """What a piece brings."""
 
-    def __iter__(self) -> Iterator[Piece]: ...
+    @abstractmethod
+    def finish(self, usage: Usage) -> Iterator[dict[str, Any]]:
+        """What is sent after the last piece."""
+
+    @abstractmethod
+    def fail(self, error: RequestError) -> Iterator[dict[str, Any]]:
+        """What is sent instead when no more pieces will come."""
+
+    @abstractmethod
+    def whole(self, pieces: Iterable[Piece], usage: Usage) -> dict[str, Any]:
+        """The whole reply. The usage is read once the pieces have come."""
+
+    def _run(self, pieces: Iterable[Piece], usage: Usage) -> None:
+        """Write all of it, for those whose whole reply is what a stream leaves behind."""
+        for piece in pieces:
+            deque(self.feed(piece), 0)
+        deque(self.finish(usage), 0)

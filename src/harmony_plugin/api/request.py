@@ -5,17 +5,16 @@ Every field that is wrong raises `RequestError` with its name. Knows nothing of 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..core import RequestError
-from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, _depth, tool_function, tool_name
+from ..prompts import MAX_SCHEMA_DEPTH, REASONING_EFFORTS, nests_too_deep, tool_function, tool_name
 from .defaults import Defaults
 
-__all__ = ["ChatRequest", "ContextOverflow", "Tool"]
+__all__ = ["AllowedCalls", "ChatRequest", "ContextOverflow", "FunctionTool", "allowed_calls"]
 
 MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
@@ -40,7 +39,7 @@ class ContextOverflow(RequestError):
 
 
 @dataclass(frozen=True)
-class Tool:
+class FunctionTool:
     """A function on offer.
 
     :ivar parameters: the JSON schema of its arguments.
@@ -52,6 +51,17 @@ class Tool:
     parameters: Mapping[str, Any]
     strict: bool = False
     custom: bool = False
+
+
+class AllowedCalls(NamedTuple):
+    """What a request lets the model call.
+
+    ``mode``: a named function is ``required``. ``names``: what may be called. ``shown``: what the model is told of.
+    """
+
+    mode: Literal["none", "auto", "required"]
+    names: tuple[str, ...]
+    shown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class ChatRequest:
 
     messages: Sequence[Mapping[str, Any]]
     described: Sequence[Mapping[str, Any]] | None
-    tools: tuple[Tool, ...]
+    tools: tuple[FunctionTool, ...]
     tool_choice: Literal["none", "auto", "required"]
     callable_names: tuple[str, ...]
     response_format: Mapping[str, Any] | None
@@ -103,9 +113,10 @@ class ChatRequest:
             choice = fields["function_call"]
             if isinstance(choice, Mapping):
                 choice = {"type": "function", "function": choice}
-        described = _tools(tools)
+        described = _list(tools, "tools")
         names = [tool_name(tool, f"tools[{i}]") for i, tool in enumerate(described)]
-        mode, callables, described = _tool_choice(choice, described, names)
+        allowed = allowed_calls(choice, names)
+        described = [tool for tool, name in zip(described, names, strict=True) if name in allowed.shown]
         offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(described))
         response_format = given.mapping("response_format")
         options = given.mapping("stream_options") or {}
@@ -126,10 +137,10 @@ class ChatRequest:
         seed = given.integer("seed")
         return cls(
             messages=fields.get("messages") or (),
-            described=described if mode != "none" and described else None,
+            described=described if allowed.mode != "none" and described else None,
             tools=offered,
-            tool_choice=mode,
-            callable_names=callables,
+            tool_choice=allowed.mode,
+            callable_names=allowed.names,
             response_format=response_format,
             schema=_response_schema(response_format),
             reasoning_effort=effort,
@@ -211,18 +222,20 @@ class Fields:
         return value
 
 
-def _tools(tools: Any) -> list[Mapping[str, Any]]:
+def _list(tools: Any, where: str) -> list[Mapping[str, Any]]:
     if tools is None:
         return []
     if not isinstance(tools, Sequence) or isinstance(tools, str | bytes):
-        raise RequestError("tools is not a list", "tools", "invalid_type")
+        raise RequestError(f"{where} is not a list", where, "invalid_type")
     return list(tools)
 
 
-def _tool_choice(
-    choice: Any, tools: list[Mapping[str, Any]], names: list[str]
-) -> tuple[Literal["none", "auto", "required"], tuple[str, ...], list[Mapping[str, Any]]]:
-    """The mode, the names that may be called, and the tools to describe."""
+def allowed_calls(choice: Any, names: Sequence[str]) -> AllowedCalls:
+    """OpenAI's ``tool_choice``, in chat or responses shape, for tools of these names.
+
+    Raises:
+        RequestError: it names a tool that there is none of, asks for a call where there are no tools, or is none.
+    """
     where = "tool_choice"
     everything = tuple(dict.fromkeys(names))
     if choice is None:
@@ -230,29 +243,33 @@ def _tool_choice(
     if choice in ("none", "auto", "required"):
         if choice == "required" and not names:
             raise RequestError("tool_choice is required, and there are no tools", where, "invalid_value")
-        return choice, everything if choice != "none" else (), tools
+        return AllowedCalls(choice, everything if choice != "none" else (), everything)
     if not isinstance(choice, Mapping):
         raise RequestError(
             f"{where} {choice!r} is not one of none, auto, required, or an object naming a function",
             where,
             "invalid_value",
         )
-    if choice.get("type") == "allowed_tools":
-        allowed = choice.get("allowed_tools", choice)
-        if not isinstance(allowed, Mapping) or allowed.get("mode") not in ("auto", "required"):
-            raise RequestError(f"{where}.mode is not auto or required", f"{where}.mode", "invalid_value")
-        wanted = {tool_name(tool, f"{where}.tools[{i}]") for i, tool in enumerate(_tools(allowed.get("tools")))}
-        kept = [(tool, name) for tool, name in zip(tools, names, strict=True) if name in wanted]
-        if not kept or wanted - set(names):
-            raise RequestError(f"{where}.tools names tools that are not in tools", f"{where}.tools", "invalid_value")
-        return allowed["mode"], tuple(dict.fromkeys(name for _, name in kept)), [tool for tool, _ in kept]
-    name = tool_name(choice, where)
-    if name not in names:
-        raise RequestError(f"{where} names {name!r}, which is not in tools", where, "invalid_value")
-    return "required", (name,), tools
+    if choice.get("type") != "allowed_tools":
+        name = tool_name(choice, where)
+        if name not in names:
+            raise RequestError(f"{where} names {name!r}, which is not in tools", where, "invalid_value")
+        return AllowedCalls("required", (name,), everything)
+    allowed = choice.get("allowed_tools", choice)
+    if not isinstance(allowed, Mapping) or allowed.get("mode") not in ("auto", "required"):
+        raise RequestError(f"{where}.mode is not auto or required", f"{where}.mode", "invalid_value")
+    wanted = [
+        tool_name(tool, f"{where}.tools[{i}]") for i, tool in enumerate(_list(allowed.get("tools"), f"{where}.tools"))
+    ]
+    unknown = [repr(name) for name in wanted if name not in names]
+    if unknown or not wanted:
+        what = f"names {', '.join(unknown)}, not in tools" if unknown else "names no tool"
+        raise RequestError(f"{where}.tools {what}", f"{where}.tools", "invalid_value")
+    kept = tuple(name for name in everything if name in wanted)
+    return AllowedCalls(allowed["mode"], kept, kept)
 
 
-def _tool(tool: Mapping[str, Any], where: str) -> Tool:
+def _tool(tool: Mapping[str, Any], where: str) -> FunctionTool:
     name = tool_name(tool, where)
     function = tool_function(tool, where)
     strict, parameters = function.get("strict"), function.get("parameters")
@@ -265,7 +282,7 @@ def _tool(tool: Mapping[str, Any], where: str) -> Tool:
         raise RequestError(f"{at} is not an object", at, "invalid_type")
     if strict:
         _bounded(parameters, f"{where}.function.parameters")
-    return Tool(name, parameters, bool(strict), tool.get("type") == "custom")
+    return FunctionTool(name, parameters, bool(strict), tool.get("type") == "custom")
 
 
 def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -289,7 +306,7 @@ def _response_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, 
 
 
 def _bounded(schema: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    if _depth(schema) > MAX_SCHEMA_DEPTH:
+    if nests_too_deep(schema):
         raise RequestError(f"{where} nests deeper than {MAX_SCHEMA_DEPTH}", where, "invalid_json_schema")
     return schema
 
@@ -355,8 +372,3 @@ def _logit_bias(bias: Any) -> dict[int, float]:
             raise RequestError(f"logit_bias[{token}] is not a number from -100 to 100", "logit_bias", "invalid_value")
         out[token] = float(value)
     return out
-
-
-def canonical(value: Any) -> str:
-    """JSON text that is the same for the same value, for use as a key."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -21,7 +21,7 @@ from ..prompts import content_text
 from . import tools
 from .conversation import Conversation
 from .errors import from_validation
-from .reply import Ending, Piece, Usage
+from .reply import Ending, Piece, Usage, Writer
 from .tools import Toolbox
 
 __all__ = ["ResponseWriter", "ResponsesRequest", "check", "input_items", "resolve", "to_chat"]
@@ -95,7 +95,8 @@ RENAMED = {"messages": "input", "response_format": "text.format", "reasoning_eff
 def check(body: Any) -> ResponsesRequest:
     """The request in `body`, a JSON value.
 
-    :raises RequestError: naming the first field that is wrong or that this server cannot serve.
+    Raises:
+        RequestError: naming the first field that is wrong or that this server cannot serve.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -116,7 +117,8 @@ def check(body: Any) -> ResponsesRequest:
 def resolve(request: ResponsesRequest, item: Callable[[str, str], Json]) -> ResponsesRequest:
     """The request with the items that its references name.
 
-    :param item: gives an item by its id; raises `RequestError` for one that it does not know, naming the field given.
+    Args:
+        item: gives an item by its id; raises `RequestError` for one that it does not know, naming the field given.
     """
     if isinstance(request.input, str):
         return request
@@ -138,8 +140,11 @@ def input_items(request: ResponsesRequest) -> list[Json]:
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     """OpenAI's list of `items`, newest first unless `order` says `asc`.
 
-    :param query: `order`, `after` (an item's id) and `limit` (1 to 100), as the client sent them.
-    :raises RequestError: one of them is wrong.
+    Args:
+        query: `order`, `after` (an item's id) and `limit` (1 to 100), as the client sent them.
+
+    Raises:
+        RequestError: one of them is wrong.
     """
     order, limit, after = query.get("order", "desc"), query.get("limit", "20"), query.get("after")
     if order not in ("asc", "desc"):
@@ -192,10 +197,13 @@ def to_chat(
 ) -> Json:
     """The body of the chat request that means the same.
 
-    :param toolbox: the request's tools.
-    :param earlier: the items that led to the response that `previous_response_id` names, and its own.
-    :param unseal: opens a reasoning item's `encrypted_content`.
-    :raises RequestError: for an item or tool that cannot be translated.
+    Args:
+        toolbox: the request's tools.
+        earlier: the items that led to the response that `previous_response_id` names, and its own.
+        unseal: opens a reasoning item's `encrypted_content`.
+
+    Raises:
+        RequestError: for an item or tool that cannot be translated.
     """
     given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
     history = _Input(toolbox, unseal)
@@ -338,25 +346,18 @@ def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
 
 
 def _tool_choice(choice: Any, toolbox: Toolbox) -> Any:
+    """The choice with its tools as chat's `tool_choice` names them."""
     if choice is None or isinstance(choice, str):
         return choice
-    kind = choice.get("type")
-    if kind == "allowed_tools":
-        listed, mode = choice.get("tools"), choice.get("mode", "auto")
-        if not isinstance(listed, list) or mode not in ("auto", "required"):
-            raise RequestError("tool_choice needs `tools` and a `mode`.", "tool_choice", "invalid_value")
-        named = [
-            _named(tool, f"tool_choice.tools[{i}]", toolbox)
-            for i, tool in enumerate(listed)
-            if isinstance(tool, Mapping)
-        ]
-        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
-    return _named(choice, "tool_choice", toolbox)
+    listed = choice.get("tools")
+    if choice.get("type") != "allowed_tools" or not isinstance(listed, list):
+        return choice if choice.get("type") == "allowed_tools" else _named(choice, "tool_choice", toolbox)
+    named = [_named(tool, f"tool_choice.tools[{i}]", toolbox) for i, tool in enumerate(listed)]
+    return {"mode": "auto", **choice, "tools": named}
 
 
-def _named(choice: Mapping[str, Any], where: str, toolbox: Toolbox) -> Json:
-    """A tool's name as chat's `tool_choice` has it."""
-    kind = choice.get("type")
+def _named(choice: Any, where: str, toolbox: Toolbox) -> Json:
+    kind = choice.get("type") if isinstance(choice, Mapping) else None
     if isinstance(kind, str) and kind in tools.TYPED:
         return {"type": "function", "function": {"name": toolbox.offered(kind)}}
     if kind not in ("function", "custom"):
@@ -373,18 +374,19 @@ class _Open:
     index: int
     item: Json
     call: ToolCallDelta | None = None
-    tool: tools.Tool | None = None
+    tool: tools.OfferedTool | None = None
     text: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
 
 
-class ResponseWriter:
+class ResponseWriter(Writer):
     """A reply's pieces in, Responses events out: an item a message. `response` is the whole reply at any time.
 
-    :param request: what was asked, echoed in the reply as OpenAI does.
-    :param model: the name of the model that answers.
-    :param toolbox: the request's tools.
-    :param seal: makes the `encrypted_content` of reasoning, where the request wants that.
+    Args:
+        request: what was asked, echoed in the reply as OpenAI does.
+        model: the name of the model that answers.
+        toolbox: the request's tools.
+        seal: makes the `encrypted_content` of reasoning, where the request wants that.
     """
 
     def __init__(
@@ -398,13 +400,11 @@ class ResponseWriter:
         self._ending: Ending | None = None
         self.response: Json = _opening(request, model, toolbox)
 
-    def start(self) -> Iterator[Json]:
-        """The events before the first piece."""
+    def start(self, usage: Usage) -> Iterator[Json]:
         yield self._event("response.created", response=self._snapshot())
         yield self._event("response.in_progress", response=self._snapshot())
 
     def feed(self, piece: Piece) -> Iterator[Json]:
-        """The events that a piece brings."""
         logprobs = [entry.to_openai() for entry in piece.logprobs]
         for event in piece.events:
             if isinstance(event, Text):
@@ -425,7 +425,6 @@ class ResponseWriter:
         self._ending = piece.ending or self._ending
 
     def finish(self, usage: Usage) -> Iterator[Json]:
-        """The events after the last piece."""
         incomplete = self._ending is not None and self._ending.finish_reason == "length"
         yield from self._close("incomplete" if incomplete else "completed")
         self.response["status"] = "incomplete" if incomplete else "completed"
@@ -437,19 +436,13 @@ class ResponseWriter:
         yield self._event("response.incomplete" if incomplete else "response.completed", response=self._snapshot())
 
     def fail(self, error: RequestError) -> Iterator[Json]:
-        """The events when the engine failed half-way."""
         yield from self._close("incomplete")
         self.response["status"] = "failed"
         self.response["error"] = {"code": "server_error", "message": error.message}
         yield self._event("response.failed", response=self._snapshot())
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
-        """The whole reply."""
-        for piece in pieces:
-            for _ in self.feed(piece):
-                pass
-        for _ in self.finish(usage):
-            pass
+        self._run(pieces, usage)
         return self.response
 
     def _event(self, kind: str, **fields: Any) -> Json:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from ..core import RequestError
 from ..prompts import custom_input
 
-__all__ = ["Tool", "Toolbox", "anthropic_function"]
+__all__ = ["OfferedTool", "Toolbox", "anthropic_function"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -114,12 +114,13 @@ KINDS = {typed.item: kind for kind, typed in TYPED.items()}
 
 
 @dataclass(frozen=True)
-class Tool:
+class OfferedTool:
     """A tool of a Responses request.
 
-    :ivar name: as the client knows it, in its `namespace`.
-    :ivar offered: the name that the model is given.
-    :ivar kind: `function`, `custom` or a key of `TYPED`.
+    Attributes:
+        name: as the client knows it, in its `namespace`.
+        offered: the name that the model is given.
+        kind: `function`, `custom` or a key of `TYPED`.
     """
 
     name: str
@@ -157,24 +158,27 @@ class Tool:
 class Toolbox:
     """The tools of a Responses request, and the names that the model knows them by.
 
-    :ivar chat: as tools of a chat request.
-    :ivar echo: as the reply repeats them.
-    :raises RequestError: for a tool that is wrong or that this server would have to run.
+    Attributes:
+        chat: as tools of a chat request.
+        echo: as the reply repeats them.
+
+    Raises:
+        RequestError: for a tool that is wrong or that this server would have to run.
     """
 
     def __init__(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
         self.chat: list[Json] = []
         self.echo: list[Json] = []
-        self._by_offered: dict[str, Tool] = {}
-        self._by_name: dict[tuple[str | None, str], Tool] = {}
+        self._by_offered: dict[str, OfferedTool] = {}
+        self._by_name: dict[tuple[str | None, str], OfferedTool] = {}
         # A name in a namespace gives way to one outside.
         self._plain = [tool.get("name") for tool in tools or () if tool.get("type") != "namespace"]
         for i, tool in enumerate(tools or ()):
             self._add(tool, f"tools[{i}]")
 
-    def tool(self, offered: str) -> Tool:
+    def tool(self, offered: str) -> OfferedTool:
         """The tool that the model calls by a name; what it made up is a function."""
-        return self._by_offered.get(offered) or Tool(offered, offered)
+        return self._by_offered.get(offered) or OfferedTool(offered, offered)
 
     def offered(self, name: str, namespace: str | None = None) -> str:
         """The name that the model knows a tool by, even if it is offered no more."""
@@ -199,7 +203,7 @@ class Toolbox:
         elif kind in TYPED and _is_local(tool.get("environment")):
             typed, name = TYPED[kind], self._free(kind)
             function = {"name": name, "description": typed.description, "parameters": typed.parameters}
-            self._keep(Tool(kind, name, kind), {"type": "function", "function": function})
+            self._keep(OfferedTool(kind, name, kind), {"type": "function", "function": function})
         else:
             label = next((f" {tool[key]!r}" for key in ("server_label", "name") if isinstance(tool.get(key), str)), "")
             raise RequestError(
@@ -234,9 +238,9 @@ class Toolbox:
             if not isinstance(tool["parameters"], Mapping):
                 raise RequestError(f"{where}.parameters is not an object.", f"{where}.parameters", "invalid_type")
             inner["parameters"] = tool["parameters"]
-        self._keep(Tool(name, offered, kind, namespace), {"type": kind, kind: inner})
+        self._keep(OfferedTool(name, offered, kind, namespace), {"type": kind, kind: inner})
 
-    def _keep(self, tool: Tool, chat: Json) -> None:
+    def _keep(self, tool: OfferedTool, chat: Json) -> None:
         self._by_offered[tool.offered] = self._by_name[tool.namespace, tool.name] = tool
         self.chat.append(chat)
 
@@ -320,7 +324,8 @@ OLD_EDITORS = ("text_editor_20241022", "text_editor_20250124")
 def anthropic_function(kind: str, name: str, where: str) -> Json:
     """The function that stands for a tool of one of Anthropic's types (`bash_20250124`).
 
-    :raises RequestError: the type is not one that clients run.
+    Raises:
+        RequestError: the type is not one that clients run.
     """
     family = re.fullmatch(r"(bash|text_editor|memory|computer)_\d{8}", kind)
     if family is None:

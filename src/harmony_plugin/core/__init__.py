@@ -11,10 +11,11 @@ from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCal
 from .header import spellings
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
+from .routing import tool_names
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
-from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_vocabulary, vocabulary_of
+from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
 
 __all__ = [
     "BY_SETTING",
@@ -47,9 +48,11 @@ __all__ = [
     "ToolCallDelta",
     "Vocabulary",
     "harmony_encoding",
+    "harmony_library",
     "harmony_vocabulary",
     "is_json",
     "parse",
     "spellings",
+    "tool_names",
     "vocabulary_of",
 ]

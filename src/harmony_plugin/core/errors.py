@@ -18,10 +18,11 @@ class RequestError(HarmonyError, ValueError):
 
     The attributes are those of OpenAI's error body (`message`, `param`, `code`; `type` is `invalid_request_error`).
 
-    :ivar message: for the person who sent the request.
-    :ivar param: the field at fault as a path, such as `messages[2].tool_call_id`, or None.
-    :ivar code: a fixed word for programs, such as `context_length_exceeded`, or None.
-    :ivar status: the HTTP status that a server answers with.
+    Attributes:
+        message: for the person who sent the request.
+        param: the field at fault as a path, such as `messages[2].tool_call_id`, or None.
+        code: a fixed word for programs, such as `context_length_exceeded`, or None.
+        status: the HTTP status that a server answers with.
     """
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:

@@ -190,24 +190,12 @@ class Stream(TokenPath):
         if delta := self.finish():
             yield delta
 
-    def feed_events(self, chunk: str | Sequence[int]) -> list[Event]:
-        """Like `feed`, as a list of `Started`, `Text` and `Ended` in the order of the output, for APIs made of items.
-
-        The text has no separators between messages.
-
-        Raises:
-            RuntimeError: this stream gave deltas; a stream gives one or the other.
-        """
-        if self._gives != "events":
-            self._give("events")
-        out: list[Event] = []
-        self._take(chunk, out)
-        return out
-
     def finish_events(self) -> list[Event]:
         """Like `finish`, as a list of events."""
         if self._gives != "events":
             self._give("events")
+        if taken := self._close_path():
+            self._make_up(taken)
         out: list[Event] = []
         self._end_of_output(out)
         return out
@@ -226,10 +214,24 @@ class Stream(TokenPath):
         out: list[Event] = []
         self._take(chunk, out)
         delta = self._joiner.delta(out)
+        # The first text of a message may want a separator in front.
+        return delta, NO_PIECES if self._joiner.fresh else self._next()
+
+    def _events_slowly(self, chunk: str | Sequence[int], taken: int) -> tuple[list[Event], Mapping[int, str]]:
+        if self._gives != "events":
+            self._give("events")
+        if taken:
+            self._make_up(taken)
+        out: list[Event] = []
+        self._take(chunk, out)
+        return out, self._next()
+
+    def _next(self) -> Mapping[int, str]:
+        """The ids that may take the short cut now."""
         lexer = self._lexer
-        if self._open and self._field and lexer and not (self._joiner.fresh or lexer.holding) and self._held is None:
-            return delta, self._plain
-        return delta, NO_PIECES
+        if self._open and self._field and lexer and not lexer.holding and self._held is None:
+            return self._plain
+        return NO_PIECES
 
     def _take(self, chunk: str | Sequence[int], out: list[Event] | None) -> None:
         """Take a chunk. ``out`` None: nobody wants the events."""
@@ -406,7 +408,8 @@ class Stream(TokenPath):
         if field is not None and route.issue:
             self._issue(route.issue, offset, header.channel or "" if route.issue == "unknown_channel" else "")
         if out is not None:
-            self._aim_path(field, self._calls - 1, self._append)
+            if field is not None:
+                self._aim_path(field, self._calls - 1, self._append)
             out.append(Started(field, self._message("", True), self._call))
 
     def _text(self, text: str, ids: int, out: list[Event] | None) -> None:

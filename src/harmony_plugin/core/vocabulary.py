@@ -13,7 +13,15 @@ from typing import Any
 from .dialect import Dialect
 from .tokens import KIND_OF, RESERVED, UNKNOWN, VOCABULARY_SIZE
 
-__all__ = ["MARK", "Special", "Vocabulary", "harmony_encoding", "harmony_vocabulary", "vocabulary_of"]
+__all__ = [
+    "MARK",
+    "Special",
+    "Vocabulary",
+    "harmony_encoding",
+    "harmony_library",
+    "harmony_vocabulary",
+    "vocabulary_of",
+]
 
 
 class Special:
@@ -102,6 +110,22 @@ def vocabulary_of(decode: Callable[[int], bytes], dialect: Dialect) -> Vocabular
     return Vocabulary(decode, dialect)
 
 
+def harmony_library() -> Any:
+    """The Harmony library, whichever distribution has it. It is imported here and nowhere else.
+
+    Raises:
+        ImportError: there is none.
+    """
+    try:
+        import openai_harmony
+    except ImportError as error:
+        raise ImportError(
+            "prompts and token ids need the Harmony library: pip install 'harmony-plugin[harmony]' (or any "
+            "distribution of openai_harmony); to split ids without it, pass decode= (from a token id to its bytes)"
+        ) from error
+    return openai_harmony
+
+
 @functools.lru_cache(maxsize=1)
 def harmony_encoding() -> Any:
     """The Harmony library's encoding for gpt-oss, loaded once.
@@ -109,13 +133,7 @@ def harmony_encoding() -> Any:
     Raises:
         ImportError: no Harmony library is installed, or it cannot load its vocabulary.
     """
-    try:
-        import openai_harmony
-    except ImportError as error:
-        raise ImportError(
-            "token ids need the Harmony library's vocabulary: pip install 'harmony-plugin[harmony]', "
-            "or pass decode= (a function from a token id to its bytes)"
-        ) from error
+    openai_harmony = harmony_library()
     try:
         return openai_harmony.load_harmony_encoding(openai_harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
     except Exception as error:

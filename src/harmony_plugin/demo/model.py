@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..core import SPECIAL_IDS, VOCABULARY_SIZE, Dialect
+from ..core import SPECIAL_IDS, VOCABULARY_SIZE, Dialect, harmony_encoding
 
 __all__ = ["build_model", "cache_folder"]
 
@@ -47,9 +47,12 @@ def build_model(path: str | os.PathLike[str] | None = None, progress: Progress |
     The file appears whole or not at all: it is written beside its place and renamed, so several processes may call this
     at the same time.
 
-    :param path: the file to write; default: in `cache_folder()`.
-    :param progress: told how far each step is; see `Progress`.
-    :raises ImportError: without the `gguf` package or the Harmony library (extra `llamacpp`).
+    Args:
+        path: the file to write; default: in `cache_folder()`.
+        progress: told how far each step is; see `Progress`.
+
+    Raises:
+        ImportError: without the `gguf` package or the Harmony library (extra `llamacpp`).
     """
     target = Path(path) if path is not None else cache_folder() / FILE_NAME
     if target.exists():
@@ -138,16 +141,8 @@ def _write(path: str, progress: Progress) -> None:
 
 def _vocabulary() -> list[bytes]:
     """The bytes of every id below `VOCABULARY_SIZE`, by the Harmony library."""
-    try:
-        from openai_harmony import HarmonyEncodingName, load_harmony_encoding
-    except ImportError as error:
-        raise ImportError(
-            "the vocabulary comes from the Harmony library: pip install 'harmony-plugin[llamacpp]'"
-        ) from error
-
-    encoding = load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
     # The public decode() turns broken UTF-8 into U+FFFD; single tokens need their bytes.
-    decode: Callable[[Sequence[int]], bytes] = encoding._inner.decode_bytes
+    decode: Callable[[Sequence[int]], bytes] = harmony_encoding()._inner.decode_bytes
     return [decode([token]) for token in range(VOCABULARY_SIZE)]
 
 

@@ -25,10 +25,11 @@ class StartError(RuntimeError):
 class ServerProcess:
     """A server on a free port of this machine, for the time of a `with` block.
 
-    :param arguments: what comes after `python`, such as `["-m", "harmony_plugin.llamacpp", "--model", ...]`. Host and
-        port are set in the environment.
-    :param environment: variables to set beside those of this process.
-    :param timeout: seconds that loading may take.
+    Args:
+        arguments: what comes after `python`, such as `["-m", "harmony_plugin.llamacpp", "--model", ...]`. Host and port
+            are set in the environment.
+        environment: variables to set beside those of this process.
+        timeout: seconds that loading may take.
     """
 
     def __init__(

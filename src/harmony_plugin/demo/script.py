@@ -10,7 +10,6 @@ Harmony is split.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import Dialect
+from ..core import Dialect, harmony_encoding
 
 __all__ = ["RECORDED", "Replay", "Script", "Scripts"]
 
@@ -32,8 +31,9 @@ LIFT = 10_000.0
 class Replay:
     """A logits processor that makes `tokens` come out next, then `<|return|>` for ever.
 
-    :param tokens: the recorded ids.
-    :param prompt_length: ids in front of the first generated one; the place in the script is counted from there.
+    Args:
+        tokens: the recorded ids.
+        prompt_length: ids in front of the first generated one; the place in the script is counted from there.
     """
 
     def __init__(self, tokens: Sequence[int], prompt_length: int) -> None:
@@ -52,10 +52,11 @@ class Replay:
 class Script:
     """One recorded conversation.
 
-    :ivar id: the name that requests choose it by.
-    :ivar replies: the ids of each reply; a request gets the one whose number is that of the assistant messages it
-        already holds (the last one, if there are more).
-    :ivar when: chosen for requests whose last user message contains this text, if no request names a script.
+    Attributes:
+        id: the name that requests choose it by.
+        replies: the ids of each reply; a request gets the one whose number is that of the assistant messages it already
+            holds (the last one, if there are more).
+        when: chosen for requests whose last user message contains this text, if no request names a script.
     """
 
     id: str
@@ -80,7 +81,8 @@ class Scripts:
         `special` or `text`, and text), `token_ids`, or `replies` (a list of such objects); `when` is optional; other
         keys are ignored.
 
-        :raises ValueError: for a line that has none of them, with its file and line number.
+        Raises:
+            ValueError: for a line that has none of them, with its file and line number.
         """
         scripts = []
         for path in paths:
@@ -122,13 +124,13 @@ class Scripts:
 
     def text(self, request: Mapping[str, Any]) -> str:
         """What will answer `request`, markers spelled out, for people to read."""
-        return str(_encoding().decode(list(self.reply(request) or ())))
+        return str(harmony_encoding().decode(list(self.reply(request) or ())))
 
 
 def _ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
     if reply.get("token_ids") is not None:
         return tuple(reply["token_ids"])
-    encoding = _encoding()
+    encoding = harmony_encoding()
     if reply.get("segments") is not None:
         ids: list[int] = []
         for kind, text in reply["segments"]:
@@ -138,13 +140,6 @@ def _ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
                 ids += encoding.encode(text, disallowed_special=())
         return tuple(ids)
     return tuple(encoding.encode(reply["raw"], allowed_special="all"))
-
-
-@functools.cache
-def _encoding() -> Any:
-    from openai_harmony import HarmonyEncodingName, load_harmony_encoding
-
-    return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
 
 
 def _last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:

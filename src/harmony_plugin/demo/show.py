@@ -115,8 +115,9 @@ class Screen:
 def demo(model: str | None = None, max_tokens: int = 2048, out: TextIO | None = None) -> int:
     """Run the demo; gives the exit code: 0 if streamed and whole replies agreed everywhere.
 
-    :param model: a GGUF file of your own, run unscripted; None: the tiny model, scripted.
-    :param max_tokens: most tokens of a reply of your model.
+    Args:
+        model: a GGUF file of your own, run unscripted; None: the tiny model, scripted.
+        max_tokens: most tokens of a reply of your model.
     """
     screen = Screen(out or sys.stdout)
     try:

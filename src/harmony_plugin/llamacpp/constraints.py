@@ -27,7 +27,7 @@ from ..prompts import referenced
 from .engine import Only, Without
 
 if TYPE_CHECKING:
-    from ..api.request import ChatRequest, Tool
+    from ..api.request import ChatRequest, FunctionTool
     from .engine import Engine
 
 __all__ = ["Allowed", "Constraint", "Grammars"]
@@ -78,9 +78,10 @@ class Compiled(NamedTuple):
 class Body:
     """What may stand behind a header.
 
-    :ivar ends: the markers that may end it.
-    :ivar matcher: holds the text to a schema (to be copied for use); None: free text.
-    :ivar call: whether it is a tool call's.
+    Attributes:
+        ends: the markers that may end it.
+        matcher: holds the text to a schema (to be copied for use); None: free text.
+        call: whether it is a tool call's.
     """
 
     ends: tuple[int, ...]
@@ -120,7 +121,8 @@ class Grammars:
     def prepare(self) -> None:
         """Make the tokenizer now.
 
-        :raises ImportError: without llguidance.
+        Raises:
+            ImportError: without llguidance.
         """
         with self._lock:
             if self._tokenizer is None:
@@ -136,8 +138,11 @@ class Grammars:
 
         Keywords, formats and patterns that cannot be enforced are left out of it, and named in `unenforced`.
 
-        :param where: the request's field that the schema came from.
-        :raises RequestError: the schema is broken, or past what may be asked; says why.
+        Args:
+            where: the request's field that the schema came from.
+
+        Raises:
+            RequestError: the schema is broken, or past what may be asked; says why.
         """
         _refuse_bombs(schema, where)
         key = json.dumps(schema)
@@ -219,10 +224,13 @@ class Grammars:
 class Allowed:
     """The trees of all headers that a request allows, from behind `<|start|>assistant` on. Shared by its choices.
 
-    :ivar root: where a reply begins.
-    :ivar answer: where it goes on when no more reasoning may come.
-    :ivar unenforced: what of the request's schemas is not held, by the field that it stands in.
-    :raises RequestError: a schema cannot be enforced.
+    Attributes:
+        root: where a reply begins.
+        answer: where it goes on when no more reasoning may come.
+        unenforced: what of the request's schemas is not held, by the field that it stands in.
+
+    Raises:
+        RequestError: a schema cannot be enforced.
     """
 
     def __init__(
@@ -271,7 +279,7 @@ class Allowed:
         strict = any(tool.strict for tool in request.tools)
         return strict or request.schema is not None or request.tool_choice == "required"
 
-    def _arguments(self, tool: Tool, where: str, required: bool) -> Any:
+    def _arguments(self, tool: FunctionTool, where: str, required: bool) -> Any:
         if tool.strict:
             return self._matcher(tool.parameters, where)
         if not required:
@@ -312,8 +320,9 @@ class Constraint:
     Another processor that runs later has the last word. Should it bring up an id that is not allowed, the constraint
     steps aside for the rest of the reply.
 
-    :ivar failed: a schema grew beyond llguidance's bounds while it was enforced: the reply must end here.
-    :ivar standing: what is forbidden in the free text under way; None: `mask` has to be asked.
+    Attributes:
+        failed: a schema grew beyond llguidance's bounds while it was enforced: the reply must end here.
+        standing: what is forbidden in the free text under way; None: `mask` has to be asked.
     """
 
     def __init__(self, allowed: Allowed) -> None:
@@ -440,7 +449,8 @@ def _markers_but(ends: tuple[int, ...], vocabulary_size: int) -> Without:
 def _refuse_bombs(schema: Mapping[str, Any], where: str) -> None:
     """Refuse what would take llguidance too long or too much memory.
 
-    :raises RequestError: says which keyword.
+    Raises:
+        RequestError: says which keyword.
     """
     counted: float = 0
     multiples, joined = {1}, False
@@ -472,7 +482,8 @@ def _refuse_bombs(schema: Mapping[str, Any], where: str) -> None:
 def _joined(value: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
     """At most how many patterns and formats one text has to match.
 
-    :param known: what is known of references, by the reference; one to something around itself adds nothing.
+    Args:
+        known: what is known of references, by the reference; one to something around itself adds nothing.
     """
     if isinstance(value, list | tuple):
         return max((_joined(item, root, known) for item in value), default=0)

@@ -54,8 +54,9 @@ class Without(NamedTuple):
 class Masking(Protocol):
     """A processor that only ever forbids ids, and can say which.
 
-    :ivar standing: what is forbidden until further notice, the same object as long as it holds; None: ask `mask` for
-        each id.
+    Attributes:
+        standing: what is forbidden until further notice, the same object as long as it holds; None: ask `mask` for each
+            id.
     """
 
     standing: Without | None
@@ -93,8 +94,9 @@ class Processors(llama_cpp.LogitsProcessorList):
     llama-cpp-python copies all scores for each processor that it finds, so it finds one; and it swallows what a
     processor raises, so that is kept here, for `Engine.generate`.
 
-    :param masking: the processor, where there is one only and it is of that kind: it may then be asked for its mask
-        instead of being called.
+    Args:
+        masking: the processor, where there is one only and it is of that kind: it may then be asked for its mask
+            instead of being called.
     """
 
     def __init__(self, processors: Sequence[Processor], masking: Masking | None = None) -> None:
@@ -121,7 +123,8 @@ class Shortcut:
 
     What stands until further notice is put to the candidates by a sampler of llama.cpp's own, and no Python runs.
 
-    :raises AttributeError, TypeError, ValueError: this llama-cpp-python's samplers are made in another way.
+    Raises:
+        AttributeError, TypeError, ValueError: this llama-cpp-python's samplers are made in another way.
     """
 
     def __init__(self, llama: Any, processors: Processors, masking: Masking, vocabulary_size: int) -> None:
@@ -235,7 +238,8 @@ class Engine:
     def piece(self, token: int) -> bytes:
         """The bytes of one id, special tokens spelled out.
 
-        :raises KeyError: for an id outside the vocabulary.
+        Raises:
+            KeyError: for an id outside the vocabulary.
         """
         known = self._pieces.get(token)
         if known is None:

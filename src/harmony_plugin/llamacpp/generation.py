@@ -39,9 +39,10 @@ class Generation:
 
     Closing the iterator ends the engine's loop at once; `cancelled` is asked before each token, see `Cancelled`.
 
-    :ivar completion_tokens: ids sampled or put in, markers included.
-    :ivar cached_tokens: prompt ids that the engine did not evaluate again.
-    :ivar cut: whether a limit ended the reply.
+    Attributes:
+        completion_tokens: ids sampled or put in, markers included.
+        cached_tokens: prompt ids that the engine did not evaluate again.
+        cut: whether a limit ended the reply.
     """
 
     def __init__(

@@ -38,7 +38,8 @@ log = logging.getLogger("harmony_plugin.llamacpp")
 class Model:
     """What is known of a loaded model: read once, kept as long as its `Llama`, shared by all handlers.
 
-    :raises ValueError: the vocabulary is not Harmony's; says what to do.
+    Raises:
+        ValueError: the vocabulary is not Harmony's; says what to do.
     """
 
     engine: Engine
@@ -89,12 +90,13 @@ class HarmonyChatHandler:
     for programs: `cancelled`, asked before each token, and `observe`, called with a `Usage` when the reply has ended,
     however it ended.
 
-    :param options: how output is split; see `harmony_plugin.Options`. The marker ids are taken from the model.
-    :param defaults: what requests get that do not say; see `Defaults`.
-    :param prompt: what the system message says; see `PromptOptions`.
-    :param logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits
-        processors that run after all others.
-    :param reasoning_content: send `reasoning_content` beside `reasoning`, for the clients that read only that.
+    Args:
+        options: how output is split; see `harmony_plugin.Options`. The marker ids are taken from the model.
+        defaults: what requests get that do not say; see `Defaults`.
+        prompt: what the system message says; see `PromptOptions`.
+        logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits processors
+            that run after all others.
+        reasoning_content: send `reasoning_content` beside `reasoning`, for the clients that read only that.
     """
 
     def __init__(
@@ -125,7 +127,8 @@ class HarmonyChatHandler:
     def prepare(self, llama: Any) -> None:
         """Check the model's vocabulary, and do now what the first request would wait for.
 
-        :raises ValueError: the vocabulary is not Harmony's; the message says what to do.
+        Raises:
+            ValueError: the vocabulary is not Harmony's; the message says what to do.
         """
         model = Model.of(llama, self.prompts)
         with contextlib.suppress(ImportError):  # without llguidance only schemas are refused
@@ -134,9 +137,12 @@ class HarmonyChatHandler:
     def prompt(self, llama: Any, **fields: Any) -> list[int]:
         """The prompt's ids for a request, without generating; `len()` of it counts its tokens.
 
-        :param fields: those of a call; only `messages`, `tools`, `tool_choice`, `response_format` and
-            `reasoning_effort` matter.
-        :raises RequestError: as a call would.
+        Args:
+            fields: those of a call; only `messages`, `tools`, `tool_choice`, `response_format` and `reasoning_effort`
+                matter.
+
+        Raises:
+            RequestError: as a call would.
         """
         Model.of(llama, self.prompts)
         return self._ids(ChatRequest.read(fields, self.defaults))
@@ -161,8 +167,11 @@ class HarmonyChatHandler:
     def replies(self, *, llama: Any, messages: Sequence[Mapping[str, Any]], **fields: Any) -> Choices:
         """Take a request, and give what generates its reply, for those who write it down themselves.
 
-        :param fields: those of a call.
-        :raises RequestError: the request is wrong; nothing was generated.
+        Args:
+            fields: those of a call.
+
+        Raises:
+            RequestError: the request is wrong; nothing was generated.
         """
         fields.update(messages=messages)
         model = Model.of(llama, self.prompts)
@@ -240,8 +249,9 @@ class HarmonyChatHandler:
 class Choices:
     """One request's choices: iterating generates them, one after the other, and gives their pieces.
 
-    :ivar usage: counted as it goes, however it ends.
-    :ivar model: the name that the reply carries.
+    Attributes:
+        usage: counted as it goes, however it ends.
+        model: the name that the reply carries.
     """
 
     def __init__(
@@ -318,8 +328,8 @@ class Choices:
 
 def _chunks(choices: Choices, writer: ChatWriter) -> Iterator[dict[str, Any]]:
     for piece in choices:
-        yield from writer.chunk(piece)
-    yield from writer.last(choices.usage)
+        yield from writer.feed(piece)
+    yield from writer.finish(choices.usage)
 
 
 _STOCK = stock_defaults()

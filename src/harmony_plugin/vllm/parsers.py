@@ -17,14 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harmony_plugin import Delta, Options, Started, Stream
-from harmony_plugin.core import Field
+from harmony_plugin import Delta, Field, Options, Started, Stream
+from harmony_plugin.api.reply import Ending
 
-from . import seams
-from .messages import Blocks, delta_message, function_calls, with_id
+from . import blocks, seams
+from .deltas import delta_message, function_calls, with_id
 from .requests import (
+    check_tool_choice,
     ended_by,
     has_structural_tag,
+    hosted_tools,
     leave_notes,
     leave_plan,
     notes_of,
@@ -37,7 +39,7 @@ from .requests import (
     without_calls,
 )
 from .responses import SegmentMaker
-from .serving import blocks_stand_apart, ended, take_logprobs, wrap
+from .serving import ended, take_logprobs, wrap
 from .settings import REQUEST_KEY, from_environment
 from .splitting import NO_STOP, Plan, Splitter, Stop
 from .tokenizers import Tokens, tokens_of
@@ -49,13 +51,6 @@ _settings = from_environment()
 
 #: Ids that a header may take, marker included; longer ones are no headers (SPEC: 512 characters).
 _HEADER_IDS = 512
-#: gpt-oss's own tools, by the type under which /v1/responses declares them.
-_BUILTIN_TYPES = {
-    "code_interpreter": "python",
-    "web_search_preview": "browser",
-    "web_search": "browser",
-    "container": "container",
-}
 
 
 class HarmonyReasoningParser(_vllm.ReasoningParser):  # type: ignore[misc, name-defined]
@@ -244,7 +239,7 @@ class _Splits:
         self._segments: SegmentMaker | None = None
         self._feed: Any = None
         self._reasons = True
-        self._blocks: Blocks | None = None
+        self._blocks: blocks.Blocks | None = None
         self._logprobs: list[Any] | None = None
         self._prompt: Sequence[int] | None = None
         # Of the last whole reply: its ids, and how many of them were reasoning.
@@ -254,6 +249,7 @@ class _Splits:
         self._prompt = prompt_token_ids
 
     def adjust_request(self, request: Any) -> Any:
+        check_tool_choice(request)
         request = super().adjust_request(request)  # type: ignore[misc]
         leave_plan(request, self._plan(request))
         return request
@@ -272,7 +268,7 @@ class _Splits:
         if logprobs is not None:
             logprobs[:] = splitter.lined_up
         self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
-        ended(splitter.cut_call)
+        self._end(splitter)
         reasoning = delta.reasoning_content if self._reasoning_parser is not None else None
         return reasoning, delta.content, function_calls(delta.tool_calls) or None
 
@@ -293,11 +289,10 @@ class _Splits:
             return delta_message(feed(delta_token_ids), self._reasons)
         splitter = self._splitter
         assert splitter is not None
-        delta = feed(delta_token_ids) + self._told(splitter.finish())
+        delta = feed(delta_token_ids) + splitter.finish()
         if self._logprobs is not None:
             self._logprobs += splitter.lined_up
-        if splitter.cut_call:
-            ended(True)
+        self._end(splitter)
         return delta_message(delta, self._reasons)
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
@@ -331,29 +326,25 @@ class _Splits:
             raise RuntimeError("this parser is in the middle of a reply of /v1/responses (process_chunk): flush() it")
         splitter = self._splitter = self._open(request, prompt)
         self._reasons = self._reasoning_parser is not None and getattr(request, "include_reasoning", True)
-        self._blocks = Blocks() if blocks_stand_apart() else None
-        if getattr(request, "logprobs", False):
-            self._feed = functools.partial(self._feed_with_logprobs, request)
-        else:
-            self._feed = splitter.feed if self._blocks is None else self._feed_blocks
+        follows = getattr(request, "logprobs", False)
+        self._feed = functools.partial(self._feed_with_logprobs, request) if follows else splitter.feed
         return self._feed
-
-    def _feed_blocks(self, ids: Sequence[int]) -> Delta:
-        assert self._splitter is not None
-        return self._told(self._splitter.feed(ids))
 
     def _feed_with_logprobs(self, request: Any, ids: Sequence[int]) -> Delta:
         splitter = self._splitter
         assert splitter is not None
         self._logprobs = _logprobs_of(request, ids, splitter)
-        delta = self._told(splitter.feed(ids))
+        delta = splitter.feed(ids)
         if self._logprobs is not None:
             self._logprobs[:] = splitter.lined_up
         splitter.lined_up = []
         return delta
 
-    def _told(self, delta: Delta) -> Delta:
-        return delta if self._blocks is None else self._blocks.delta(delta)
+    def _end(self, splitter: Splitter) -> None:
+        """A reply is whole: what is to be known of it besides its fields."""
+        ended(splitter.cut_call)
+        if self._blocks is not None:
+            self._blocks.end(Ending(splitter.stream.finish_reason(), splitter.matched))
 
     def _plan(self, request: Any) -> Plan:
         """How replies to ``request`` are split."""
@@ -369,8 +360,13 @@ class _Splits:
 
     def _open(self, request: Any, prompt: Sequence[int] | None) -> Splitter:
         """A splitter for a chat reply to ``request``."""
+        plan, watch = self._plan(request), None
+        self._blocks = blocks.wanted()
+        if self._blocks is not None:
+            self._blocks.begin(plan.shown, getattr(request, "parallel_tool_calls", None) is not False)
+            watch = self._blocks.add
         follow = bool(getattr(request, "logprobs", False))
-        return Splitter(prompt, self._plan(request), self._tokens.vocabulary, follow)
+        return Splitter(prompt, plan, self._tokens.vocabulary, follow=follow, watch=watch)
 
 
 class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-defined]
@@ -428,7 +424,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
 
     def _response_plan(self, tools: Any, tool_choice: Any, include_reasoning: bool, stop: Stop) -> Plan:
         """How a reply on ``/v1/responses`` is split."""
-        hosted, labels = _hosted(tools)
+        hosted, labels = hosted_tools(tools)
         options = replace(self._options, builtin_tools="tool_calls") if hosted else self._options
         if tool_choice == "none":
             options = without_calls(options)
@@ -438,7 +434,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
     def _open_response(self) -> None:
         if self._splitter is not None:
             raise RuntimeError("this parser has split a reply of chat (parse_delta): make another for /v1/responses")
-        notes, (hosted, labels) = self._notes, _hosted(self._offered)
+        notes, (hosted, labels) = self._notes, hosted_tools(self._offered)
         names = {*tool_names(self._offered), *labels}
 
         def keep_recipient(recipient: str) -> bool:
@@ -503,16 +499,6 @@ class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, n
             if responses:
                 leave_notes(request, grammar=True)
         return request
-
-
-def _hosted(tools: Any) -> tuple[set[str], list[str]]:
-    """Of a ``/v1/responses`` request: gpt-oss's own tools that vLLM runs, and the namespaces of its MCP servers."""
-    types = {getattr(tool, "type", None) for tool in tools or ()}
-    hosted = {_BUILTIN_TYPES[kind] for kind in types if kind in _BUILTIN_TYPES}
-    if "mcp" not in types:
-        return hosted, []
-    labels = [f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp"]
-    return hosted | {"python", "browser", "container"}, labels
 
 
 def _logprobs_of(request: Any, ids: Sequence[int], splitter: Splitter) -> list[Any] | None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from harmony_plugin import Options
+from harmony_plugin import Options, RequestError, core
+from harmony_plugin.api.request import allowed_calls
 from harmony_plugin.prompts import REASONING_EFFORTS
 
 from . import seams
@@ -21,8 +22,10 @@ from .splitting import NO_STOP, Plan, Stop
 from .tokenizers import Tokens
 
 __all__ = [
+    "check_tool_choice",
     "ended_by",
     "has_structural_tag",
+    "hosted_tools",
     "leave_notes",
     "leave_plan",
     "notes_of",
@@ -35,6 +38,15 @@ __all__ = [
     "without_calls",
 ]
 
+#: gpt-oss's own tools, by the type under which /v1/responses declares them.
+_BUILTIN_TYPES = {
+    "code_interpreter": "python",
+    "web_search_preview": "browser",
+    "web_search": "browser",
+    "container": "container",
+}
+#: Types of the tools that are offered by name.
+_FUNCTIONS = ("function", "custom")
 #: Where notes are left, on a request's chat_template_kwargs.
 _NOTES = "_harmony_plugin"
 
@@ -59,18 +71,50 @@ def without_calls(options: Options) -> Options:
     return replace(options, tool_choice="none")
 
 
-def tool_names(tools: Any) -> list[str]:
-    """The names of the function tools on offer: vLLM's objects for chat and responses, or dicts."""
-    names = []
-    for tool in tools or ():
+def tool_names(tools: Any) -> tuple[str, ...]:
+    """The names of the function tools on offer: of vLLM's objects for chat and responses, or of dicts."""
+    return core.tool_names(_named(tools or ())) or ()
+
+
+def _named(tools: Iterable[Any]) -> Iterator[str | Mapping[str, Any]]:
+    """vLLM's tools as the core reads them."""
+    for tool in tools:
         if isinstance(tool, Mapping):
-            tool = tool.get("function", tool)
-            name = tool.get("name") if isinstance(tool, Mapping) else None
+            yield tool
+        elif getattr(tool, "type", None) == "namespace":
+            # The names under which vLLM offers them to the model.
+            yield from (f"{tool.name}__{inner.name}" for inner in tool.tools)
         else:
-            name = getattr(getattr(tool, "function", tool), "name", None)
-        if isinstance(name, str):
-            names.append(name)
-    return names
+            yield {"name": getattr(getattr(tool, "function", tool), "name", None)}
+
+
+def check_tool_choice(request: Any) -> None:
+    """Refuse a choice of tools that the request does not offer; what vLLM says of it is another thing on each API.
+
+    Raises:
+        ``VLLMValidationError`` (HTTP 400): names the tool.
+    """
+    choice = getattr(request, "tool_choice", None)
+    if choice is None or isinstance(choice, str):
+        return
+    given = choice.model_dump()
+    if given["type"] == "allowed_tools":
+        given["tools"] = [tool for tool in given["tools"] if tool.get("type") in _FUNCTIONS]
+    if given.get("tools") or given["type"] in _FUNCTIONS:  # else the choice is of tools that vLLM runs
+        try:
+            allowed_calls(given, tool_names(request.tools))
+        except RequestError as error:
+            raise seams.load().ValidationError(error.message) from None
+
+
+def hosted_tools(tools: Any) -> tuple[set[str], list[str]]:
+    """Of a ``/v1/responses`` request: gpt-oss's own tools that vLLM runs, and the namespaces of its MCP servers."""
+    types = {getattr(tool, "type", None) for tool in tools or ()}
+    hosted = {_BUILTIN_TYPES[kind] for kind in types if kind in _BUILTIN_TYPES}
+    if "mcp" not in types:
+        return hosted, []
+    labels = [f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp"]
+    return hosted | {"python", "browser", "container"}, labels
 
 
 def stop_of(request: Any) -> Stop:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harmony_plugin import Ended, Started, Text
-from harmony_plugin.core import Event
+from harmony_plugin.core import Event, harmony_library
 
 __all__ = ["SegmentMaker"]
 
@@ -65,9 +65,8 @@ class SegmentMaker:
         text = "".join(self._texts)
         if not text and channel == "analysis":
             return []
-        from openai_harmony import Message, Role
-
-        message = Message.from_role_and_content(Role.ASSISTANT, text).with_channel(channel)
+        lib = harmony_library()
+        message = lib.Message.from_role_and_content(lib.Role.ASSISTANT, text).with_channel(channel)
         if recipient is not None:
             message = message.with_recipient(recipient)
         if event.message.content_type is not None:

@@ -7,8 +7,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
   streams have, and reasoning tokens where vLLM leaves them out.
 - A reply that a stop string ended inside a call's arguments has the finish reason ``stop``: the call is not to be run.
 - Log probabilities are made before the parser sees their tokens; it is handed them, to keep those of the content.
-- ``/v1/messages``: arguments of a whole reply that are no object are kept, as text, under the name ``arguments``; a
-  call that was cut has the stop reason that streams have; the parser is told that blocks stand apart.
+- ``/v1/messages`` has blocks of our own: see `blocks`.
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
@@ -19,32 +18,22 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
-import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from harmony_plugin.core import is_json
-
-from . import seams
+from . import blocks, seams
 from .engine_stops import on_detokenizers
 from .tokenizers import Tokens
 
-__all__ = ["blocks_stand_apart", "ended", "take_logprobs", "wrap"]
+__all__ = ["ended", "take_logprobs", "wrap"]
 
 _MARK = "_harmony_plugin"
 
-#: Whether the reply that is being streamed goes to an API of blocks.
-_apart: contextvars.ContextVar[bool] = contextvars.ContextVar("apart", default=False)
 #: For each reply parsed in this context, whether its last call was cut short by a stop string.
 _cut_calls: contextvars.ContextVar[list[bool] | None] = contextvars.ContextVar("cut_calls", default=None)
 #: The log probabilities that vLLM made last: it hands their tokens to the parser next, with nothing in between.
 _made = threading.local()
-
-
-def blocks_stand_apart() -> bool:
-    """Whether the stream that this context reads goes to ``/v1/messages``."""
-    return _apart.get()
 
 
 def ended(cut_call: bool) -> None:
@@ -75,8 +64,8 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], rea
         "chat_completion_full_generator_batch": functools.partial(_batch, is_ours=is_ours, complete=complete),
         "derender_chat_response": functools.partial(_derendered, is_ours=is_ours, complete=complete),
         "_create_chat_logprobs": _logprobs,
-        "messages_full_converter": _whole_messages,
-        "message_stream_converter": _streamed_messages,
+        "messages_full_converter": blocks.whole,
+        "message_stream_converter": functools.partial(blocks.streamed, is_ours=is_ours),
         "append_output": _response_output,
         "responses_full_generator": _whole_response,
         "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of),
@@ -112,6 +101,8 @@ def _whole_chat(
     ) -> Any:
         if not is_ours(getattr(self, "parser_cls", None)):
             return await original(self, request, result_generator, *args, **kwargs)
+        if hasattr(self, "messages_full_converter"):
+            blocks.collect()
         finished: dict[int, str | None] = {}
         cut_calls: list[bool] = []
         _cut_calls.set(cut_calls)
@@ -147,7 +138,7 @@ async def _cut_calls_stop(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
     cut_calls: list[bool] = []
     _cut_calls.set(cut_calls)
     async for chunk in chunks:
-        if cut_calls:
+        if any(cut_calls):
             cut_calls.clear()
             chunk = chunk.replace('"finish_reason":"tool_calls"', '"finish_reason":"stop"')
         yield chunk
@@ -240,43 +231,6 @@ def _tell_reasoning_tokens(response: Any, count: int) -> None:
     details = seams.load().CompletionTokenUsageInfo
     if usage is not None and details is not None and getattr(usage, "completion_tokens_details", None) is None:
         usage.completion_tokens_details = details(reasoning_tokens=count)
-
-
-# Messages
-
-
-def _whole_messages(original: Any) -> Any:
-    def messages_full_converter(self: Any, generator: Any, *args: Any, **kwargs: Any) -> Any:
-        choice = generator.choices[0]
-        calls: Sequence[Any] = choice.message.tool_calls or ()
-        cut = isinstance(choice.stop_reason, str) and bool(calls) and not is_json(calls[-1].function.arguments)
-        for call in calls:
-            call.function.arguments = _as_object(call.function.arguments)
-        message = original(self, generator, *args, **kwargs)
-        if cut and choice.finish_reason != "length":
-            message.stop_reason, message.stop_sequence = "stop_sequence", choice.stop_reason
-        return message
-
-    return messages_full_converter
-
-
-def _streamed_messages(original: Any) -> Any:
-    async def message_stream_converter(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        _apart.set(True)
-        async for event in original(self, *args, **kwargs):
-            yield event
-
-    return message_stream_converter
-
-
-def _as_object(arguments: str) -> str:
-    """``arguments`` where they are a JSON object; else an object that holds their text."""
-    try:
-        if isinstance(json.loads(arguments), dict):
-            return arguments
-    except (ValueError, RecursionError):
-        pass
-    return json.dumps({"arguments": arguments})
 
 
 # Responses

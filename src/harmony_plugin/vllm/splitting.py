@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -88,6 +88,7 @@ class Splitter:
         plan: see there.
         vocabulary: the model's.
         follow: follow which tokens the content comes from: see `follow`.
+        watch: is told of all events that the deltas are made of.
     """
 
     __slots__ = (
@@ -99,16 +100,26 @@ class Splitter:
         "_stop",
         "_stops",
         "_vocabulary",
+        "_watch",
         "feed",
         "lined_up",
         "stream",
     )
 
-    def __init__(self, prompt: Sequence[int] | None, plan: Plan, vocabulary: Vocabulary, follow: bool = False) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int] | None,
+        plan: Plan,
+        vocabulary: Vocabulary,
+        *,
+        follow: bool = False,
+        watch: Callable[[list[Event]], None] | None = None,
+    ) -> None:
         stop = plan.stop
         self.stream = Stream(prompt, plan.tools, plan.options, vocabulary)
         self._vocabulary = vocabulary
         self._stop = stop
+        self._watch = watch
         self._stops: StopStrings | None = None
         self._contents: ContentTokens[Any] | None = ContentTokens() if follow else None
         self._entries: deque[Any] = deque()
@@ -120,8 +131,8 @@ class Splitter:
         self._skipped: frozenset[int] = frozenset() if stop.include else frozenset(skipped)
         if stop.strings or self._skipped or follow:
             self._stops = StopStrings(stop.strings, shown=plan.shown, include=stop.include)
-        #: ids -> `Delta`. The core's own where there is nothing to cut: no layer in between on the token path.
-        self.feed = self.stream.feed if self._stops is None else self._feed
+        #: ids -> `Delta`. The core's own where nobody else wants its events: no layer in between on the token path.
+        self.feed = self.stream.feed if self._stops is None and watch is None else self._feed
 
     @property
     def matched(self) -> str | None:
@@ -144,7 +155,9 @@ class Splitter:
 
     def finish(self) -> Delta:
         """The reply ends: what was held."""
-        return self.stream.finish() if self._stops is None else self._joiner.delta(self.finish_events())
+        if self._stops is None and self._watch is None:
+            return self.stream.finish()
+        return self._delta(self.finish_events())
 
     def feed_events(self, ids: Sequence[int]) -> list[Event]:
         """ids -> events, `Text` cut at stop strings. The messages in `Ended` are not: add up the texts."""
@@ -179,7 +192,12 @@ class Splitter:
         return events
 
     def _feed(self, ids: Sequence[int]) -> Delta:
-        return self._joiner.delta(self.feed_events(ids))
+        return self._delta(self.feed_events(ids))
+
+    def _delta(self, events: list[Event]) -> Delta:
+        if self._watch is not None:
+            self._watch(events)
+        return self._joiner.delta(events)
 
     def _line_up(self, events: list[Event]) -> None:
         if self._contents is not None:

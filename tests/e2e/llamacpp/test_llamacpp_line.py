@@ -11,7 +11,7 @@ import pytest
 from harmony_plugin import RequestError
 from harmony_plugin.api.errors import Busy
 from harmony_plugin.demo.model import build_model
-from harmony_plugin.llamacpp.server.host import Host, Line, Taken
+from harmony_plugin.llamacpp.server.host import Host, Taken, WaitingLine
 from harmony_plugin.llamacpp.server.settings import ModelSettings
 from harmony_plugin.llamacpp.server.store import Seal, Store, Stored
 
@@ -23,7 +23,7 @@ async def settle() -> None:
 
 def test_turns_come_in_the_order_of_asking() -> None:
     async def play() -> None:
-        line, came = Line(10), []
+        line, came = WaitingLine(10), []
 
         async def ask(name: int) -> None:
             await line.take("m")
@@ -46,7 +46,7 @@ def test_turns_come_in_the_order_of_asking() -> None:
 
 def test_whoever_leaves_makes_room_and_loses_no_turn() -> None:
     async def play() -> None:
-        line = Line(2)
+        line = WaitingLine(2)
         await line.take("m")
         first, second = (asyncio.create_task(line.take("m")) for _ in range(2))
         await settle()
@@ -67,7 +67,7 @@ def test_whoever_leaves_makes_room_and_loses_no_turn() -> None:
 
 def test_each_model_has_a_bound_of_its_own() -> None:
     async def play() -> None:
-        line = Line(1)
+        line = WaitingLine(1)
         await line.take("a")
         waiting = [asyncio.create_task(line.take(model)) for model in ("a", "b")]
         await settle()
@@ -83,7 +83,7 @@ def test_each_model_has_a_bound_of_its_own() -> None:
 
 def test_no_room_at_all_means_one_at_a_time() -> None:
     async def play() -> None:
-        line = Line(0)
+        line = WaitingLine(0)
         await line.take("m")
         with pytest.raises(Busy):
             await line.take("m")

@@ -92,7 +92,7 @@ def test_recorded_replies(claude: anthropic.Anthropic, case: dict[str, Any]) -> 
     ]
     reply = claude.messages.create(**ask(case["id"], tools=tools, max_tokens=len(ids_of(case))))
     of_kind = {kind: [b for b in reply.content if b.type == kind] for kind in ("thinking", "text", "tool_use")}
-    assert "".join(b.thinking for b in of_kind["thinking"]) == (want.reasoning or "")
+    assert "\n".join(b.thinking for b in of_kind["thinking"]) == (want.reasoning or "")
     assert "".join(b.text for b in of_kind["text"]) == (want.content or "")
     assert [b.name for b in of_kind["tool_use"]] == [name for name, _ in want.calls]
     reasons = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}

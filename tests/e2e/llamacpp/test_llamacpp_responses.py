@@ -106,9 +106,9 @@ def test_recorded_replies(client: openai.OpenAI, case: dict[str, Any]) -> None:
     seen = Seen()
     for item in reply.output:
         if item.type == "reasoning":
-            seen.reasoning = "".join([seen.reasoning or "", item.content[0].text])
+            seen.reasoning = "\n".join([*filter(None, [seen.reasoning]), item.content[0].text])
         elif item.type == "message":
-            seen.content = "".join([seen.content or "", item.content[0].text])
+            seen.content = "\n".join([*filter(None, [seen.content]), item.content[0].text])
         else:
             seen.calls.append((item.name, item.arguments))
     assert (seen.reasoning, seen.content, seen.calls) == (want.reasoning, want.content, want.calls)

@@ -10,8 +10,10 @@ import pytest
 from vllm_rig.cases import load, right
 from vllm_rig.faults import FAULTS, WEATHER, Fault
 from vllm_rig.load import complaints
-from vllm_rig.replies import Api, Clients, Script, comparable, encode, encoding, gather_bounded
+from vllm_rig.replies import Api, Clients, Script, comparable, encode, gather_bounded
 from vllm_rig.server import PARSERS, Launch
+
+from harmony_plugin.core import harmony_encoding
 
 CASES = load()
 API_LIST: tuple[Api, ...] = ("chat", "responses", "messages")
@@ -132,7 +134,7 @@ def test_tool_loop_and_its_prompt(both_parsers: Any) -> None:
     ]
     (told,) = ask_all(both_parsers.url, [("chat", ANSWER, {"stream": False, "tools": [WEATHER], "messages": history})])
     assert told.fields == ("Let me think.", "It is sunny in Rome.", [])
-    prompt = encoding().decode(told.prompt_ids)
+    prompt = harmony_encoding().decode(told.prompt_ids)
     assert prompt.endswith(
         "<|start|>assistant<|channel|>analysis<|message|>Let me think.<|end|>"
         '<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>'

@@ -26,12 +26,12 @@ from vllm_rig.replies import (
     comparable,
     encode,
     encode_plain,
-    encoding,
     function_tool,
     gather_bounded,
 )
 from vllm_rig.server import Launch
 
+from harmony_plugin.core import harmony_encoding
 from stopping import STOPPING, Stopping
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -176,7 +176,7 @@ def test_tool_loop_of_chat(server: Any, run: Run) -> None:
             return list(await asyncio.gather(*(loop(clients, stream, n) for stream in (False, True) for n in names)))
 
     for answer in run(work()):
-        prompt = encoding().decode(answer.prompt_ids)
+        prompt = harmony_encoding().decode(answer.prompt_ids)
         turn = prompt.index("What is the weather in Rome?")
         # Where the tool's `to=assistant` stands differs between releases of the Harmony library.
         assert prompt[turn:].replace(" to=assistant", "") == (
@@ -377,7 +377,7 @@ def test_stop_strings_of_choices_and_min_tokens(server: Any, run: Run) -> None:
 @pytest.mark.parametrize("api", APIS)
 def test_a_call_that_the_limit_cuts(api: Api, server: Any, run: Run) -> None:
     """It is told by its reason to stop, so that nobody runs it."""
-    text = encoding().decode(CALL.ids)
+    text = harmony_encoding().decode(CALL.ids)
     cut = Script(tuple(encode(text[: text.index("Rome")])))
     for told in both(run, server.url, lambda c, stream: c.ask(api, cut, stream=stream, tools=[WEATHER])):
         ((name, arguments),) = told.tool_calls
@@ -453,7 +453,7 @@ def test_efforts(effort: str, level: str, server: Any, run: Run) -> None:
     for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, extra=extra)):
         assert told.reasoning == (None if effort == "none" else "Let me think.")
         if told.prompt_ids:
-            assert f"Reasoning: {level}" in encoding().decode(told.prompt_ids)
+            assert f"Reasoning: {level}" in harmony_encoding().decode(told.prompt_ids)
     extra = {"reasoning": {"effort": effort}}
     for told in both(run, server.url, lambda c, stream: c.ask("responses", ANSWER, stream=stream, extra=extra)):
         assert told.fields == ("Let me think.", "It is sunny in Rome.", [])
@@ -575,7 +575,7 @@ def test_skip_special_tokens_changes_nothing(skip: bool, server: Any, run: Run) 
         ("It is sunny.<|return|>", None, "It is sunny."),
         ('<|channel|>final{"a": 1}<|return|>', None, '{"a": 1}'),
         (REASONING + "<|channel|>final<|message|>One, twisted<|return|>", ["two"], "One, twisted"),
-        (encoding().decode(CALL.ids), None, None),
+        (harmony_encoding().decode(CALL.ids), None, None),
     ],
     ids=["reasoning", "loose text", "no message marker", "held", "no content"],
 )
@@ -591,14 +591,14 @@ def test_logprobs_line_up_with_the_content(raw: str, stop: Any, content: str | N
     )
     assert whole.content == streamed.content == content
     entries = whole.raw.choices[0].logprobs.content
-    streamed_entries = []
+    streamed_entries: list[Any] = []
     for choice in streamed.chunks:
         said = choice.logprobs.content if choice.logprobs else []
         assert not said or choice.delta.content
         streamed_entries += said
     wanted = [[token] for token in encode(content or "")]
     if content and "🦀" not in content:
-        assert [entry.token for entry in entries] == [encoding().decode(token) for token in wanted]
+        assert [entry.token for entry in entries] == [harmony_encoding().decode(token) for token in wanted]
     assert len(entries) == len(wanted)
     assert [entry.token for entry in streamed_entries] == [entry.token for entry in entries]
     assert all(len(entry.top_logprobs) == 1 for entry in entries)
@@ -642,7 +642,7 @@ def test_characters_cut_across_tokens(server: Any, run: Run) -> None:
     script = Script(
         tuple(encode(f"<|channel|>analysis<|message|>{text}<|end|><|start|>assistant<|channel|>final<|message|>{text}"))
     )
-    cut_inside = [t for t in script.ids if "�" in encoding().decode([t])]
+    cut_inside = [t for t in script.ids if "�" in harmony_encoding().decode([t])]
     assert len(cut_inside) > 10, "the text is worth testing"
 
     async def work() -> list[Any]:
@@ -738,7 +738,7 @@ def test_random_output(server: Any, run: Run) -> None:
             got = (*told.fields, told.reasoning_tokens)
             wanted = (*expected.fields, expected.reasoning_tokens)
             if got != wanted:
-                text = encoding().decode(scripts[seed].seen)
+                text = harmony_encoding().decode(scripts[seed].seen)
                 wrong[seed, api, stream] = f"{text!r}\n  got {got}\n  not {wanted}"
     assert not wrong, "\n".join(f"{key}: {what}" for key, what in list(wrong.items())[:8])
 

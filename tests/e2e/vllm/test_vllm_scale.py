@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from faulty_clients import until
 from vllm_rig.cases import Case, load, right
 from vllm_rig.faults import WEATHER
 from vllm_rig.load import complaints, run_round
@@ -179,3 +183,33 @@ def test_both_api_servers_answer(server: Any, run: Any) -> None:
     assert not seen.wrong, "\n".join(seen.wrong[:5])
     assert all(sum(process.cpu_times()[:2]) > spent for process, spent in zip(processes, before, strict=True))
     assert not complaints(server.log_text())
+
+
+def test_one_of_them_is_killed(server: Any, pool: Any) -> None:
+    """vLLM's own choice is to end with it; it must end, soon, and say which process died. The server's last test."""
+    victim = server.api_processes()[0]
+    others = server.processes()
+    victim.send_signal(signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{server.url}/health", timeout=60).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def settled() -> bool:
+        return server.process.poll() is not None or ("died" in server.log_text() and answers())
+
+    try:
+        until(settled, seconds=120)
+        if server.process.poll() is not None:
+            assert re.search(r"ApiServer_\d+.*died|process.*died|exit code", server.log_text()), server.log_text()[
+                -3000:
+            ]
+            until(lambda: not any(is_alive(process) for process in others), seconds=60)
+    finally:
+        pool.close()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

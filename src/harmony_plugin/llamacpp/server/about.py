@@ -36,8 +36,9 @@ PAGE = 20
 def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> Iterator[str]:
     """Lines for the person who started the server, once it listens.
 
-    :param address: the one that it listens on.
-    :param keyed: whether requests need the API key.
+    Args:
+        address: the one that it listens on.
+        keyed: whether requests need the API key.
     """
     everywhere = address in EVERYWHERE
     listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (address, "localhost"))
@@ -70,7 +71,8 @@ def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> 
 def summary(host: Host, *, keyed: bool, shown: bool) -> Json:
     """What `/` answers a program.
 
-    :param shown: whether whoever asks may see the models.
+    Args:
+        shown: whether whoever asks may see the models.
     """
     about: Json = {"name": "harmony-plugin", "description": "llama-cpp-python's server for gpt-oss"}
     if shown:
@@ -81,7 +83,8 @@ def summary(host: Host, *, keyed: bool, shown: bool) -> Json:
 def page(about: Json, root: str) -> str:
     """What `/` answers a person: `summary` as one page that needs nothing from elsewhere.
 
-    :param root: the path that the server stands under.
+    Args:
+        root: the path that the server stands under.
     """
     rows = [
         f"<h2>{html.escape(api)}</h2><ul>"
@@ -142,7 +145,8 @@ def anthropic_model(host: Host, alias: str) -> Json:
 def anthropic_models(host: Host, query: Mapping[str, str]) -> Json:
     """The page of models that `limit`, `after_id` and `before_id` ask for.
 
-    :raises RequestError: for a limit that is none, or an id that no model has.
+    Raises:
+        RequestError: for a limit that is none, or an id that no model has.
     """
     given = query.get("limit", str(PAGE))
     if not given.isdecimal() or not 1 <= int(given) <= MOST_MODELS:

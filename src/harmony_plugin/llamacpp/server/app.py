@@ -12,6 +12,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -28,9 +29,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ... import __version__
 from ...api import messages, responses
-from ...api.chat import ChatWriter
 from ...api.errors import ClientGone, Unauthorized
-from ...api.errors import body as error_body
+from ...api.reply import Writer
 from ...api.tools import Toolbox
 from ...core import RequestError
 from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
@@ -55,7 +55,8 @@ def create_host(
 ) -> Host:
     """A host whose models with chat format `harmony` are served by the chat handler with the settings' defaults.
 
-    :param logits_processors: see `HarmonyChatHandler`.
+    Args:
+        logits_processors: see `HarmonyChatHandler`.
     """
 
     def prepare(llama: Any, settings: Any) -> None:
@@ -74,7 +75,8 @@ def create_host(
 def create_app(host: Host, settings: ServerSettings) -> FastAPI:
     """The server's ASGI application.
 
-    :param host: its models; `load()` it before the first request.
+    Args:
+        host: its models; `load()` it before the first request.
     """
     server = _Server(host, settings)
     app = FastAPI(
@@ -144,7 +146,8 @@ class _Server:
     async def authenticate(self, request: Request) -> None:
         """The key as OpenAI's clients send it, or as Anthropic's do, compared in constant time.
 
-        :raises Unauthorized: it is another one, or none.
+        Raises:
+            Unauthorized: it is another one, or none.
         """
         if not self._admitted(request):
             raise Unauthorized
@@ -167,7 +170,8 @@ class _Server:
     def _choose(self, request: Request, named: str | None) -> str:
         """The alias of the model that answers; the reply's header tells it.
 
-        :raises RequestError: there is no model of that name, and the settings do not let another one answer.
+        Raises:
+            RequestError: there is no model of that name, and the settings do not let another one answer.
         """
         if named and self.settings.strict_models and self.host.find(named) is None:
             raise self._no_model(named)
@@ -222,35 +226,7 @@ class _Server:
     async def create_chat(self, request: Request) -> Response:
         given = chat.check(await self._body(request))
         exchange = await self._begin(request, given, as_chat=True)
-        reply = exchange.reply
-        if isinstance(reply, chat.StockReply):
-            if exchange.streamed:
-                return _Events(exchange, self._stock_events(exchange), self.settings)
-            (completion,) = await self._whole(exchange)
-            return JSONResponse(completion)
-        writer = reply.writer()
-        if exchange.streamed:
-            return _Events(exchange, self._chat_events(exchange, writer), self.settings)
-        return JSONResponse(writer.whole(await self._whole(exchange), reply.usage))
-
-    async def _chat_events(self, exchange: _Exchange, writer: ChatWriter) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self._items(exchange):
-                for chunk in writer.chunk(piece):
-                    yield _event(chunk)
-            for chunk in writer.last(exchange.reply.usage):
-                yield _event(chunk)
-            yield b"data: [DONE]\n\n"
-        except Exception as error:
-            yield _event(error_body(exchange.failed(error), anthropic=False))
-
-    async def _stock_events(self, exchange: _Exchange) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._items(exchange):
-                yield _event(chunk)
-            yield b"data: [DONE]\n\n"
-        except Exception as error:
-            yield _event(error_body(exchange.failed(error), anthropic=False))
+        return await self._reply(exchange, exchange.reply.writer(), end=b"data: [DONE]\n\n")
 
     async def create_response(self, request: Request) -> Response:
         asked, earlier, toolbox, body = self._read_response(await self._body(request))
@@ -265,11 +241,7 @@ class _Server:
             if asked.store is not False:
                 self.store.put(Stored(items, writer.response))
 
-        if exchange.streamed:
-            return _Events(exchange, self._response_events(exchange, writer, remember), self.settings)
-        response = writer.whole(await self._whole(exchange), exchange.reply.usage)
-        remember()
-        return JSONResponse(response)
+        return await self._reply(exchange, writer, ended=remember)
 
     def _read_response(self, body: Any) -> tuple[responses.ResponsesRequest, Sequence[Json], Toolbox, Json]:
         """The request in `body`, the items that it goes on from, its tools, and the chat request that it means."""
@@ -281,23 +253,6 @@ class _Server:
             earlier = [*stored.items, *stored.response["output"]]
         toolbox = Toolbox(asked.tools)
         return asked, earlier, toolbox, responses.to_chat(asked, toolbox, earlier, self.seal.open)
-
-    async def _response_events(
-        self, exchange: _Exchange, writer: responses.ResponseWriter, remember: Callable[[], None]
-    ) -> AsyncIterator[bytes]:
-        try:
-            for event in writer.start():
-                yield _event(event, event["type"])
-            async for piece in self._items(exchange):
-                for event in writer.feed(piece):
-                    yield _event(event, event["type"])
-            # Before the last event: a client may go on from this response as soon as it has seen that.
-            last = list(writer.finish(exchange.reply.usage))
-            remember()
-        except Exception as error:
-            last = list(writer.fail(exchange.failed(error)))
-        for event in last:
-            yield _event(event, event["type"])
 
     async def show_response(self, identifier: str) -> Response:
         return JSONResponse(self.store.get(identifier).response)
@@ -337,22 +292,7 @@ class _Server:
         asked = messages.check(await self._body(request))
         exchange = await self._begin(request, chat.check(messages.to_chat(asked)))
         thinking = asked.thinking is None or asked.thinking.type != "disabled"
-        writer = messages.MessageWriter(exchange.model, thinking=thinking)
-        if exchange.streamed:
-            return _Events(exchange, self._message_events(exchange, writer), self.settings)
-        return JSONResponse(writer.whole(await self._whole(exchange), exchange.reply.usage))
-
-    async def _message_events(self, exchange: _Exchange, writer: messages.MessageWriter) -> AsyncIterator[bytes]:
-        try:
-            for event in writer.start(exchange.reply.usage):
-                yield _event(event, event["type"])
-            async for piece in self._items(exchange):
-                for event in writer.feed(piece):
-                    yield _event(event, event["type"])
-            for event in writer.finish(exchange.reply.usage):
-                yield _event(event, event["type"])
-        except Exception as error:
-            yield _event(error_body(exchange.failed(error), anthropic=True), "error")
+        return await self._reply(exchange, messages.MessageWriter(exchange.model, thinking=thinking))
 
     async def count_tokens(self, request: Request) -> Json:
         asked = messages.check(await self._body(request), counting=True)
@@ -391,7 +331,8 @@ class _Server:
     async def _begin(self, request: Request, given: Mapping[str, Any], *, as_chat: bool = False) -> _Exchange:
         """Wait for a turn and for the handler to take the request.
 
-        :raises ClientGone: when the client did not wait.
+        Raises:
+            ClientGone: when the client did not wait.
         """
         model = self._choose(request, given.get("model"))
         record: Record = request.scope[RECORD]
@@ -408,12 +349,42 @@ class _Server:
             raise
         return _Exchange(turn, reply, model, endpoint, record)
 
-    async def _whole(self, exchange: _Exchange) -> list[Any]:
-        """All items of a reply that was not to be streamed."""
-        async for items in exchange.turn:
-            self.metrics.tokens(exchange.model, exchange.reply.usage)
-            return items  # type: ignore[no-any-return]
-        raise AssertionError("the chat handler gave no reply")
+    async def _reply(
+        self, exchange: _Exchange, writer: Writer, *, end: bytes = b"", ended: Callable[[], None] = lambda: None
+    ) -> Response:
+        """The reply, streamed or whole.
+
+        Args:
+            end: sent behind the last event.
+            ended: called once the reply is complete, before its client can know.
+        """
+        usage = exchange.reply.usage
+        if exchange.record.streamed:
+            return _Events(exchange.turn, self._events(exchange, writer, end, ended), self.settings)
+        reply = writer.whole([piece async for pieces in exchange.turn for piece in pieces], usage)
+        self.metrics.tokens(exchange.model, usage)
+        ended()
+        return JSONResponse(reply)
+
+    async def _events(
+        self, exchange: _Exchange, writer: Writer, end: bytes, ended: Callable[[], None]
+    ) -> AsyncIterator[bytes]:
+        usage = exchange.reply.usage
+        try:
+            for event in writer.start(usage):
+                yield _event(event)
+            async for item in self._items(exchange):
+                for event in writer.feed(item):
+                    yield _event(event)
+            last = list(writer.finish(usage))
+            ended()
+        except Exception as error:
+            exchange.record.error = errors.of(error)
+            last, end = list(writer.fail(exchange.record.error)), b""
+        for event in last:
+            yield _event(event)
+        if end:
+            yield end
 
     async def _items(self, exchange: _Exchange) -> AsyncIterator[Any]:
         """The items of a stream, as they come."""
@@ -431,36 +402,27 @@ class _Server:
             raise
 
 
+@dataclass
 class _Exchange:
     """A request that was taken, and its reply."""
 
-    def __init__(self, turn: Turn, reply: Choices | chat.StockReply, model: str, endpoint: str, record: Record) -> None:
-        self.turn = turn
-        self.reply = reply
-        self.model = model
-        self.endpoint = endpoint
-        self.record = record
-
-    @property
-    def streamed(self) -> bool:
-        return self.record.streamed
-
-    def failed(self, error: BaseException) -> RequestError:
-        """What the client of a stream that has begun is told of `error`."""
-        self.record.error = errors.of(error)
-        return self.record.error
+    turn: Turn
+    reply: Choices | chat.StockReply
+    model: str
+    endpoint: str
+    record: Record
 
 
 class _Events(EventSourceResponse):
     """Server-sent events of one turn. However the response ends, the generation ends with it."""
 
-    def __init__(self, exchange: _Exchange, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
+    def __init__(self, turn: Turn, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
         super().__init__(
             events,
             sep="\n",
             ping_message_factory=bytes if settings.disable_ping_events else None,  # type: ignore[arg-type]
         )
-        self._turn = exchange.turn
+        self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -514,7 +476,8 @@ class _Observed:
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Wait for `work` as long as the client does.
 
-    :raises ClientGone: when it closed the connection; `work` was cancelled.
+    Raises:
+        ClientGone: when it closed the connection; `work` was cancelled.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request.receive))
@@ -535,6 +498,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _event(value: Any, name: str | None = None) -> bytes:
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _event(value: Json) -> bytes:
+    """A server-sent event; those that have a type are named by it."""
+    name, data = value.get("type"), json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return (f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n").encode()

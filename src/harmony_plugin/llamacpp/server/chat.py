@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
-from ...api.reply import Ending, Piece, TokenLogprob, Usage
+from ...api.errors import error_body
+from ...api.reply import Ending, Piece, TokenLogprob, Usage, Writer
 from ...core import Ended, Event, Field, Message, RequestError, Started, Text, ToolCallDelta
 from ..handler import HarmonyChatHandler
 from .host import Call, Taken
@@ -31,7 +32,8 @@ UNSUPPORTED = {
 def check(body: Any) -> Json:
     """The handler's keyword arguments for `body`, a JSON value: what the client gave, less `null`s.
 
-    :raises RequestError: if it is no object, or asks for something that makes no sense over HTTP.
+    Raises:
+        RequestError: if it is no object, or asks for something that makes no sense over HTTP.
     """
     if not isinstance(body, dict):
         raise RequestError("The body is not a JSON object.", None, "invalid_type")
@@ -78,10 +80,11 @@ def call(
     """What the engine does with its turn: one call of the model's chat handler. A whole reply is generated before it
     counts as taken, and is one item, a list of pieces.
 
-    :param given: the handler's keyword arguments.
-    :param model: the name that the reply carries.
-    :param observe: told what the reply came to once it has ended, however it did, in the engine's thread.
-    :param as_chat: the items of a `StockReply` are what its handler gives, which is written as the chat API has it.
+    Args:
+        given: the handler's keyword arguments.
+        model: the name that the reply carries.
+        observe: told what the reply came to once it has ended, however it did, in the engine's thread.
+        as_chat: the items of a `StockReply` are what its handler gives, which is written as the chat API has it.
     """
 
     def run(llama: Any, cancelled: Callable[[], bool]) -> Taken:
@@ -113,13 +116,18 @@ class StockReply:
 
     Iterating gives its pieces, for the APIs that are written from them.
 
-    :ivar usage: as far as the handler tells it.
+    Attributes:
+        usage: as far as the handler tells it.
     """
 
     def __init__(self, given: Json | Iterable[Json], observe: Callable[[Usage], None]) -> None:
         self.usage = Usage()
         self._observe = observe
         self._given = [given] if isinstance(given, dict) else given
+
+    def writer(self) -> Writer:
+        """What passes on what the handler gave."""
+        return _Verbatim()
 
     def chunks(self) -> Iterator[Json]:
         """What the handler gave: a completion, or chunks of one."""
@@ -139,7 +147,7 @@ class StockReply:
             self.usage.finish = choice.get("finish_reason") or self.usage.finish
 
     def __iter__(self) -> Iterator[Piece]:
-        reading = _Reading()
+        reading = _ChunkReader()
         for chunk in self.chunks():
             for choice in (chunk.get("choices") or ())[:1]:
                 events = reading.events(choice.get("delta") or choice.get("message") or {})
@@ -148,7 +156,28 @@ class StockReply:
         yield Piece(reading.close(), (), Ending(ENDINGS.get(self.usage.finish or "", "stop")))
 
 
-class _Reading:
+class _Verbatim(Writer):
+    """For items that the chat API has already."""
+
+    def start(self, usage: Usage) -> Iterator[Json]:
+        return iter(())
+
+    def feed(self, piece: Any) -> Iterator[Json]:
+        yield piece
+
+    def finish(self, usage: Usage) -> Iterator[Json]:
+        return iter(())
+
+    def fail(self, error: RequestError) -> Iterator[Json]:
+        yield error_body(error, anthropic=False)
+
+    def whole(self, pieces: Iterable[Any], usage: Usage) -> Json:
+        completion: Json
+        (completion,) = pieces
+        return completion
+
+
+class _ChunkReader:
     """Chat deltas as events: a message ends where another field, or another call, begins."""
 
     def __init__(self) -> None:

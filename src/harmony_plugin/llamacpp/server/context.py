@@ -31,8 +31,9 @@ CACHE_BYTES = {0: 4, 1: 2, 2: 18 / 32, 3: 20 / 32, 6: 22 / 32, 7: 24 / 32, 8: 34
 class Facts:
     """What a model file says of itself.
 
-    :ivar metadata: GGUF keys and their values as text; lists as JSON.
-    :ivar size: of the weights, in bytes.
+    Attributes:
+        metadata: GGUF keys and their values as text; lists as JSON.
+        size: of the weights, in bytes.
     """
 
     metadata: Mapping[str, str]
@@ -68,8 +69,9 @@ class Facts:
 class Memory:
     """Bytes that can be had.
 
-    :ivar host: main memory; this process's control group included.
-    :ivar device: of all GPUs together; None: no GPU that llama.cpp was built for.
+    Attributes:
+        host: main memory; this process's control group included.
+        device: of all GPUs together; None: no GPU that llama.cpp was built for.
     """
 
     host: int
@@ -104,12 +106,13 @@ def choose(
 ) -> Context:
     """The context for a model.
 
-    :param asked: the setting: a size wins over everything, 0 is the model's own, None leaves it to this function.
-    :param facts: None for a model that is still to be downloaded.
-    :param batch: llama.cpp's `n_ubatch`.
-    :param cache_types: ggml's numbers for the types of keys and values; None: 16 bits.
-    :param gpu_layers: layers on GPUs; -1: all.
-    :param all_logits: whether the scores of every position are kept (`logits_all`).
+    Args:
+        asked: the setting: a size wins over everything, 0 is the model's own, None leaves it to this function.
+        facts: None for a model that is still to be downloaded.
+        batch: llama.cpp's `n_ubatch`.
+        cache_types: ggml's numbers for the types of keys and values; None: 16 bits.
+        gpu_layers: layers on GPUs; -1: all.
+        all_logits: whether the scores of every position are kept (`logits_all`).
     """
     trained = facts.trained if facts is not None else None
     if asked:

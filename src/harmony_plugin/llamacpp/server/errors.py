@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...api.errors import Busy, Unauthorized, body
+from ...api.errors import Busy, Unauthorized, error_body
 from ...core import RequestError
 from .settings import did_you_mean
 
@@ -48,7 +48,7 @@ def response(request: Request, error: BaseException) -> Response:
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
     request.scope[TOLD] = told
-    return JSONResponse(body(told, anthropic=speaks_anthropic(request)), told.status, headers)
+    return JSONResponse(error_body(told, anthropic=speaks_anthropic(request)), told.status, headers)
 
 
 def speaks_anthropic(request: Request) -> bool:

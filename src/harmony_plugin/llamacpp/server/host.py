@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
 from ...api.errors import Busy
@@ -29,7 +28,7 @@ from ...core import RequestError
 from . import stock
 from .context import Context, Facts, Memory, choose, gib
 
-__all__ = ["Call", "Host", "Line", "Loaded", "Progress", "Taken", "Turn"]
+__all__ = ["Call", "Host", "Loaded", "Progress", "Taken", "Turn", "WaitingLine"]
 
 log = logging.getLogger("harmony_plugin.server")
 
@@ -47,10 +46,11 @@ Progress: TypeAlias = "Callable[[str, float], None]"
 """Called with what is being loaded, in words, and the share done, 0.0 to 1.0."""
 
 
-class Line:
+class WaitingLine:
     """Turns at the engine, first come first served, with a bound on how many may wait for each model.
 
-    :param bound: requests that may wait for one model; `take` raises `Busy` beyond it.
+    Args:
+        bound: requests that may wait for one model; `take` raises `Busy` beyond it.
     """
 
     def __init__(self, bound: int) -> None:
@@ -65,7 +65,11 @@ class Line:
         return len(self._waiting)
 
     def check(self, model: str) -> None:
-        """:raises Busy: if one more request for `model` could not wait."""
+        """Whether there is room.
+
+        Raises:
+            Busy: if one more request for `model` could not wait.
+        """
         if self._taken and self._count[model] >= self._bound:
             raise Busy(min(600, max(1, math.ceil(self._pace * (len(self._waiting) + 1)))))
 
@@ -105,8 +109,8 @@ class Line:
 
 
 class Turn:
-    """One request's turn: an asynchronous iterator of its items. Leaving the `async with` block, at the end or because
-    the client has gone, stops the generation."""
+    """One request's turn: an asynchronous iterator of its items, once it was started. Whoever began it cancels it when
+    nobody wants the rest."""
 
     def __init__(self, host: Host, model: str, call: Call) -> None:
         self._host = host
@@ -140,21 +144,16 @@ class Turn:
         anything was sent. A stream's prompt is evaluated after that: the client has its headers, and the pings that
         keep it waiting.
 
-        :return: what is known of the reply.
-        :raises RequestError: for what the client did wrong; `Busy` when the line is full.
+        Returns:
+            what is known of the reply.
+
+        Raises:
+            RequestError: for what the client did wrong; `Busy` when the line is full.
         """
         await self._host.line.take(self._model)
         self._started = True
         self._loop.run_in_executor(self._host.thread, self._work)
         return await self._next()
-
-    async def __aenter__(self) -> Turn:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
@@ -223,7 +222,8 @@ END = object()
 class Loaded:
     """A model as it was loaded.
 
-    :ivar seconds: what loading took.
+    Attributes:
+        seconds: what loading took.
     """
 
     facts: Facts
@@ -234,10 +234,11 @@ class Loaded:
 class Host:
     """The models of a server and the thread they run in.
 
-    :param models: settings; the first is loaded at `load` and answers requests that name no known model, as in the
-        stock server. Another one is loaded, in its place, when a request asks for it.
-    :param max_queue: see `Line`.
-    :param prepare: called with each model right after it was loaded; raises if the model cannot be served.
+    Args:
+        models: settings; the first is loaded at `load` and answers requests that name no known model, as in the stock
+            server. Another one is loaded, in its place, when a request asks for it.
+        max_queue: see `WaitingLine`.
+        prepare: called with each model right after it was loaded; raises if the model cannot be served.
     """
 
     def __init__(
@@ -248,7 +249,7 @@ class Host:
     ) -> None:
         self.on_item: Callable[[], None] = lambda: None  # called in the engine's thread
         self.max_queue = max_queue
-        self.line = Line(max_queue)
+        self.line = WaitingLine(max_queue)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self.running: Turn | None = None
         self.aliases = stock.aliases(models)
@@ -290,7 +291,8 @@ class Host:
     def load(self, progress: Progress | None = None) -> None:
         """Load the first model; blocks.
 
-        :raises Exception: whatever llama-cpp-python says of a file it cannot load.
+        Raises:
+            Exception: whatever llama-cpp-python says of a file it cannot load.
         """
         self._starting, self._progress = True, progress
         try:
@@ -344,7 +346,8 @@ class Host:
     def model(self, alias: str) -> Any:
         """The loaded model, after unloading another one if need be; only for whoever has the turn.
 
-        :raises RequestError: it cannot be loaded; the log has why.
+        Raises:
+            RequestError: it cannot be loaded; the log has why.
         """
         assert self._proxy is not None, "load() first"
         with self._blamed(alias):

@@ -16,8 +16,9 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 6
 class Metrics:
     """Counters of one server, in a registry of their own (several servers may live in one process).
 
-    :param waiting: tells how many requests wait.
-    :param running: tells how many run.
+    Args:
+        waiting: tells how many requests wait.
+        running: tells how many run.
     """
 
     def __init__(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:

@@ -25,8 +25,9 @@ QUIET = frozenset({"/health", "/readyz", "/metrics"})
 class Record:
     """Filled in by whoever knows.
 
-    :param method: the HTTP method.
-    :param identifier: the request's id, as its client got it.
+    Args:
+        method: the HTTP method.
+        identifier: the request's id, as its client got it.
     """
 
     def __init__(self, method: str, identifier: str) -> None:

@@ -24,7 +24,7 @@ from .. import ProcessorFactory
 from . import about, stock
 from .app import create_app, create_host
 from .host import Host, Progress
-from .settings import Chosen, Flags, SettingsError, complain, read_settings, say
+from .settings import Chosen, Flags, ModelSettings, SettingsError, complain, read_settings, say
 
 __all__ = ["main"]
 
@@ -33,7 +33,6 @@ WRONG_SETTINGS = 2
 NO_ADDRESS = 3
 INTERRUPTED = 130  # as a shell has it
 GRACE = 5  # seconds that replies under way have when the server is told to stop
-BACKLOG = 2048
 
 
 def main(
@@ -44,8 +43,9 @@ def main(
 ) -> None:
     """Run the server until it is told to stop.
 
-    :param parser: with more flags than the stock server's.
-    :param hook: given the flags, what `HarmonyChatHandler(logits_processors=...)` gets.
+    Args:
+        parser: with more flags than the stock server's.
+        hook: given the flags, what `HarmonyChatHandler(logits_processors=...)` gets.
     """
     try:
         chosen = read_settings(argv, parser=parser)
@@ -80,7 +80,21 @@ def main(
     except OSError as error:
         complain(_not_bound(chosen, error))
         sys.exit(NO_ADDRESS)
-    for model in chosen.models:
+    _load(host, chosen.models)
+    try:
+        _Listener(config, host, keyed=chosen.server.api_key is not None).run(sockets)
+    except OSError as error:  # somebody else began to listen while the model was loaded
+        complain(_not_bound(chosen, error))
+        sys.exit(NO_ADDRESS)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        host.close()
+
+
+def _load(host: Host, models: Sequence[ModelSettings]) -> None:
+    """Load the first model, after a look at the files of all; or end the process and say why."""
+    for model in models:
         try:
             if model.hf_model_repo_id is None:
                 stock.check_file(model.model)
@@ -98,18 +112,9 @@ def main(
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        file = chosen.models[0].model
+        file = models[0].model
         complain(f"cannot serve model {file}: {_not_loaded(error).removeprefix(f'{file}: ')}")
         sys.exit(NO_MODEL)
-    try:
-        _Server(config, host, keyed=chosen.server.api_key is not None).run(sockets)
-    except OSError as error:  # somebody else began to listen while the model was loaded
-        complain(_not_bound(chosen, error))
-        sys.exit(NO_ADDRESS)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        host.close()
 
 
 @contextmanager
@@ -136,7 +141,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Server(uvicorn.Server):
+class _Listener(uvicorn.Server):
     """Says what is served, once it is."""
 
     def __init__(self, config: uvicorn.Config, host: Host, *, keyed: bool) -> None:
@@ -155,8 +160,11 @@ class _Server(uvicorn.Server):
 def bind(host: str, port: int) -> list[socket.socket]:
     """Sockets for all addresses of `host`, bound and not yet listening, all on one port.
 
-    :param port: 0: any that is free.
-    :raises OSError: an address is in use, is not this machine's, or is not to be had.
+    Args:
+        port: 0: any that is free.
+
+    Raises:
+        OSError: an address is in use, is not this machine's, or is not to be had.
     """
     sockets: list[socket.socket] = []
     failed: OSError | None = None
@@ -192,7 +200,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
 def progress_on(stream: TextIO) -> Iterator[Progress]:
     """Shows how far loading is: a bar on a terminal, now and then a line elsewhere.
 
-    :param stream: a real file; llama-cpp-python turns the process's own output off meanwhile, so this writes to a copy.
+    Args:
+        stream: a real file; llama-cpp-python turns the process's own output off meanwhile, so this writes to a copy.
     """
     try:
         copy = os.dup(stream.fileno())

@@ -24,15 +24,15 @@ from typing import Any, Literal, NoReturn, Optional
 from pydantic import Field, ValidationError
 
 from ...api.defaults import Defaults
-from ...prompts import REASONING_EFFORTS
+from ...prompts import REASONING_EFFORTS, PromptOptions
 from ...versions import VersionFlag
 from . import stock
 
 __all__ = [
+    "FlagSettings",
     "Flags",
     "ModelSettings",
     "ServerSettings",
-    "Settings",
     "SettingsError",
     "complain",
     "did_you_mean",
@@ -49,7 +49,11 @@ class Flags(argparse.ArgumentParser):
     """A command line whose every mistake is one line, raised rather than printed under all flags there are."""
 
     def error(self, message: str) -> NoReturn:
-        """:raises SettingsError: always."""
+        """In the words of flags.
+
+        Raises:
+            SettingsError: always.
+        """
         kinds = {"int": "a whole number", "float": "a number", "_parse_bool_arg": "true or false"}
         kinds["_parse_json_object_arg"] = "a JSON object"
         wrong = re.fullmatch(r"argument (\S+): invalid (\w+) value: (.*)", message)
@@ -60,7 +64,8 @@ class Flags(argparse.ArgumentParser):
     def read(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """As `parse_args`; a flag that is unknown is told with the one that was meant.
 
-        :raises SettingsError: for whatever is wrong.
+        Raises:
+            SettingsError: for whatever is wrong.
         """
         arguments, unknown = self.parse_known_args(argv)
         if not unknown:
@@ -120,24 +125,31 @@ class ModelSettings(stock.ModelSettings):
     verbose: bool = Field(default=False, description="Whether to print debug information.")
 
     headers: Literal["constrain", "free"] = Field(
-        default="constrain", description="Whether only well-formed Harmony headers can be sampled."
+        default=Defaults.headers, description="Whether only well-formed Harmony headers can be sampled."
     )
     reasoning_effort: Literal["low", "medium", "high"] = Field(
-        default="medium", description="Reasoning effort of requests that name none."
+        default=REASONING_EFFORTS[PromptOptions.reasoning_effort],
+        description="Reasoning effort of requests that name none.",
     )
     max_reasoning_tokens: Optional[int] = Field(
-        default=None, ge=0, description="Reasoning tokens after which the answer is opened; none: no limit."
+        default=Defaults.max_reasoning_tokens,
+        ge=0,
+        description="Reasoning tokens after which the answer is opened; none: no limit.",
     )
     max_tokens: Optional[int] = Field(
-        default=None,
+        default=Defaults.max_tokens,
         ge=1,
         description="Tokens of a reply, for requests that give no limit; none: what the context holds.",
     )
-    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="Temperature of requests that give none.")
-    top_p: float = Field(default=1.0, ge=0.0, le=1.0, description="top_p of requests that give none.")
-    top_k: int = Field(default=0, ge=0, description="top_k of requests that give none; 0: off.")
-    min_p: float = Field(default=0.0, ge=0.0, le=1.0, description="min_p of requests that give none.")
-    repeat_penalty: float = Field(default=1.0, ge=0.0, description="repeat_penalty of requests that give none.")
+    temperature: float = Field(
+        default=Defaults.temperature, ge=0.0, le=2.0, description="Temperature of requests that give none."
+    )
+    top_p: float = Field(default=Defaults.top_p, ge=0.0, le=1.0, description="top_p of requests that give none.")
+    top_k: int = Field(default=Defaults.top_k, ge=0, description="top_k of requests that give none; 0: off.")
+    min_p: float = Field(default=Defaults.min_p, ge=0.0, le=1.0, description="min_p of requests that give none.")
+    repeat_penalty: float = Field(
+        default=Defaults.repeat_penalty, ge=0.0, description="repeat_penalty of requests that give none."
+    )
 
     harmony_reasoning_content: bool = Field(
         default=True, description="Whether chat replies hold reasoning_content beside reasoning."
@@ -146,7 +158,8 @@ class ModelSettings(stock.ModelSettings):
     def defaults(self) -> Defaults:
         """What the chat handler gives to requests that do not say.
 
-        :raises SettingsError: for `chat_template_kwargs` that mean nothing here; `reasoning_effort` is read from them.
+        Raises:
+            SettingsError: for `chat_template_kwargs` that mean nothing here; `reasoning_effort` is read from them.
         """
         given = {name: getattr(self, name) for name in HANDLER_DEFAULTS}
         template = dict(self.chat_template_kwargs or {})
@@ -194,7 +207,7 @@ class ServerSettings(stock.ServerSettings):
     )
 
 
-class Settings(ServerSettings, ModelSettings):
+class FlagSettings(ServerSettings, ModelSettings):
     """One server with one model: what the flags and the environment can say."""
 
 
@@ -208,7 +221,8 @@ class ConfigFile(ServerSettings):
 class Chosen:
     """What `read_settings` found.
 
-    :ivar ignored: flags that were given and are not read, since a config file replaces them.
+    Attributes:
+        ignored: flags that were given and are not read, since a config file replaces them.
     """
 
     server: ServerSettings
@@ -223,14 +237,17 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     """Settings from flags, environment and config file, as `python -m llama_cpp.server` reads them: `CONFIG_FILE` or
     `--config_file` replaces the flags; `HOST` and `PORT` come before both.
 
-    :param parser: a parser with more flags, whose values are in `arguments`.
-    :raises SettingsError: for a wrong value, an unknown key or a missing file.
+    Args:
+        parser: a parser with more flags, whose values are in `arguments`.
+
+    Raises:
+        SettingsError: for a wrong value, an unknown key or a missing file.
     """
     parser = parser or Flags(
         prog="python -m harmony_plugin.llamacpp",
         description="llama-cpp-python's server for gpt-oss: Harmony in, OpenAI and Anthropic APIs out.",
     )
-    stock.add_arguments(parser, Settings)
+    stock.add_arguments(parser, FlagSettings)
     parser.add_argument("--config_file", type=str, help="Path to a config file to load (JSON or YAML).")
     parser.add_argument("--version", action=VersionFlag)
     arguments = parser.read(argv)
@@ -259,7 +276,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     port = os.environ.get("PORT", str(server.port))
     if not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"PORT: not a port: {port!r}")
-    given = [name for name in Settings.model_fields if getattr(arguments, name, None) is not None]
+    given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
     return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
 

@@ -94,9 +94,10 @@ def include_routes(
 ) -> None:
     """Add the stock server's routes, chat and model list left out, to `app`.
 
-    :param authenticate: FastAPI dependency in the place of the stock key check.
-    :param turn: a context manager to use the models alone: the stock routes wait in the same line as ours.
-    :param admit: FastAPI dependency that refuses a request when the line is full.
+    Args:
+        authenticate: FastAPI dependency in the place of the stock key check.
+        turn: a context manager to use the models alone: the stock routes wait in the same line as ours.
+        admit: FastAPI dependency that refuses a request when the line is full.
     """
     from fastapi import Depends
 
@@ -153,8 +154,9 @@ class _Route(APIRoute):
 class Models(LlamaProxy):
     """The stock server's models, one in memory at a time.
 
-    :param load: given settings, their `Llama`.
-    :param resolve: given the name in a request, the alias of the model that answers.
+    Args:
+        load: given settings, their `Llama`.
+        resolve: given the name in a request, the alias of the model that answers.
     """
 
     def __init__(
@@ -171,7 +173,8 @@ class Models(LlamaProxy):
 def load(settings: ModelSettings, progress: Callable[[float], None] | None = None) -> Any:
     """The `Llama` of `settings`.
 
-    :param progress: told the share that is loaded, 0.0 to 1.0, in this thread; what it raises ends loading.
+    Args:
+        progress: told the share that is loaded, 0.0 to 1.0, in this thread; what it raises ends loading.
     """
     with _reporting(progress):
         return LlamaProxy.load_llama_from_model_settings(settings)
@@ -217,7 +220,11 @@ def _reporting(progress: Callable[[float], None] | None) -> Iterator[None]:
 
 
 def check_file(path: str) -> None:
-    """:raises ValueError: the file at `path` is no GGUF."""
+    """Look whether a file can be a model.
+
+    Raises:
+        ValueError: the file at `path` is no GGUF.
+    """
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
@@ -228,7 +235,8 @@ def check_file(path: str) -> None:
 def read_facts(path: str) -> Facts:
     """What the model file at `path` says of itself; reads its vocabulary and no weights (half a second).
 
-    :raises ValueError: llama.cpp cannot read it.
+    Raises:
+        ValueError: llama.cpp cannot read it.
     """
     low = llama_cpp.llama_cpp
     params = low.llama_model_default_params()

@@ -26,7 +26,8 @@ Json: TypeAlias = "dict[str, Any]"
 class Stored:
     """One reply that later requests can go on from.
 
-    :ivar items: the input items that led to it, those of the replies before it included.
+    Attributes:
+        items: the input items that led to it, those of the replies before it included.
     """
 
     items: Sequence[Json]
@@ -36,7 +37,8 @@ class Stored:
 class Store:
     """The last replies, in memory: the oldest goes when the bound is reached.
 
-    :param bound: how many are kept.
+    Args:
+        bound: how many are kept.
     """
 
     def __init__(self, bound: int) -> None:
@@ -60,7 +62,11 @@ class Store:
             self._forget(self._kept.popitem(last=False)[1])
 
     def get(self, identifier: str, param: str | None = None) -> Stored:
-        """:raises RequestError: 404 (400 where it is a field of a request: `param`) when it is not there (any more)."""
+        """A reply that is kept.
+
+        Raises:
+            RequestError: 404 (400 where it is a field of a request: `param`) when it is not there (any more).
+        """
         found = self._kept.get(identifier)
         if found is None:
             if param:
@@ -74,7 +80,8 @@ class Store:
     def item(self, identifier: str, param: str) -> Json:
         """An item of a reply that is kept, or of its input.
 
-        :raises RequestError: 404, naming `param`, when it is not there (any more).
+        Raises:
+            RequestError: 404, naming `param`, when it is not there (any more).
         """
         found = self._items.get(identifier)
         if found is None:
@@ -88,7 +95,11 @@ class Store:
         return found
 
     def drop(self, identifier: str) -> None:
-        """:raises RequestError: 404 when it is not there."""
+        """Forget a reply.
+
+        Raises:
+            RequestError: 404 when it is not there.
+        """
         self._forget(self.get(identifier))
         del self._kept[identifier]
 
@@ -106,7 +117,8 @@ class Store:
 class Seal:
     """Makes reasoning opaque for a client that keeps it, and takes it back only as it was given out.
 
-    :param key: any text, the longer the better; None: a new one, so that nothing sealed outlives the process.
+    Args:
+        key: any text, the longer the better; None: a new one, so that nothing sealed outlives the process.
     """
 
     def __init__(self, key: str | None) -> None:

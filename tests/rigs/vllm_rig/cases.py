@@ -10,7 +10,7 @@ from typing import Any
 
 from .replies import Fields, Script, encode, encode_plain, function_tool
 
-FILE = Path(__file__).resolve().parents[3] / "cases" / "split.jsonl"
+FILE = Path(__file__).resolve().parents[2] / "cases" / "split.jsonl"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import anthropic
 import openai
+
+from harmony_plugin.core import harmony_encoding
 
 from .server import MODEL
 
@@ -25,21 +26,14 @@ BLOCK_TEXTS = {"thinking_delta": "thinking", "text_delta": "text", "input_json_d
 QUESTION = [{"role": "user", "content": "Say what the script says."}]
 
 
-@cache
-def encoding() -> Any:
-    from openai_harmony import HarmonyEncodingName, load_harmony_encoding
-
-    return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
-
-
 def encode(text: str) -> list[int]:
     """Ids of a text in which marker strings are markers."""
-    return list(encoding().encode(text, allowed_special="all"))
+    return list(harmony_encoding().encode(text, allowed_special="all"))
 
 
 def encode_plain(text: str) -> list[int]:
     """Ids of a text in which marker strings are ordinary characters."""
-    return list(encoding().encode(text, disallowed_special=()))
+    return list(harmony_encoding().encode(text, disallowed_special=()))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from harmony_plugin.demo.process import ServerProcess
 
 CASES = [
     json.loads(line)
-    for line in (Path(__file__).parents[2] / "cases" / "split.jsonl").read_text("utf-8").splitlines()
+    for line in (Path(__file__).parents[1] / "cases" / "split.jsonl").read_text("utf-8").splitlines()
     if line.strip()
 ]
 END = (200_002, 199_999)  # <|return|>, <|endoftext|>: nothing is generated after these

@@ -1,4 +1,4 @@
-"""The core's deltas as vLLM's messages. Translates types; splits nothing."""
+"""The core's deltas and calls as vLLM has them. Translates types; splits nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harmony_plugin import Delta, ToolCallDelta
 from . import seams
 from .settings import from_environment
 
-__all__ = ["Blocks", "delta_message", "function_calls", "with_id"]
+__all__ = ["delta_message", "function_calls", "with_id"]
 
 _vllm = seams.load()
 _reasoning_content = from_environment().reasoning_content
@@ -93,32 +93,6 @@ def _call(call: ToolCallDelta) -> Any:
         return _vllm.DeltaToolCall(index=call.index, function=_vllm.DeltaFunctionCall(arguments=call.arguments))
     function = _vllm.DeltaFunctionCall(name=call.name, arguments=call.arguments)
     return _vllm.DeltaToolCall(index=call.index, id=call.id, type="function", function=function)
-
-
-class Blocks:
-    """Deltas for an API whose texts stand in blocks apart (``/v1/messages``): no separator in front of a block's text.
-
-    A block ends where another field begins. Within a chunk vLLM writes reasoning, content and calls, in this order.
-    """
-
-    def __init__(self) -> None:
-        self._last: str | None = None
-        self._spoken: set[str] = set()
-
-    def delta(self, delta: Delta) -> Delta:
-        if delta.reasoning_content is not None:
-            delta.reasoning_content = self._text("reasoning", delta.reasoning_content)
-        if delta.content is not None:
-            delta.content = self._text("content", delta.content)
-        if delta.tool_calls:
-            self._last = "tool_call"
-        return delta
-
-    def _text(self, field: str, text: str) -> str | None:
-        begins = field != self._last and field in self._spoken
-        self._last = field
-        self._spoken.add(field)
-        return (text.removeprefix("\n") or None) if begins else text
 
 
 def function_calls(calls: Sequence[ToolCallDelta]) -> list[Any]:

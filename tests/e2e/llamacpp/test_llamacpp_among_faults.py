@@ -1,7 +1,7 @@
-"""The llama-cpp-python server among faults: it goes on, or says in one line why not.
+"""The server among faults of the world around it: it goes on, or says in one line why not.
 
 What a server says that cannot start (a GGUF cut short, another vocabulary, a wrong key in the config file) is in
-tests/e2e/llamacpp/test_llamacpp_startup.py.
+test_llamacpp_startup.py.
 """
 
 from __future__ import annotations
@@ -11,26 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("llama_cpp", reason="needs the extra llamacpp")
-
 import httpx
+import pytest
 from faulty_clients import closed_by_server, connect, content_of, killed_while_reading, read_all, request_bytes, until
-from llamacpp_rig import LONG, scripted, sound, write_scripts
+from llamacpp_rig import LONG, write_scripts
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with sound(scripted(tmp_path_factory.mktemp("faults"))) as running:
-        yield running
 
 
 def ask(script: str, **more: Any) -> dict[str, Any]:
