@@ -497,10 +497,8 @@ def could_become_header(
     """
     whole = _without_begun(sections, opening)
     header = read_header(whole, ASSISTANT if opening else None, custom, declared)
-    if header.wordy or header.author not in (None, "tool"):
-        return False
-    if header.role != ASSISTANT and whole[0][1].split()[0] != header.role:
-        return False  # something is glued to it
+    if header.wordy or (header.role != ASSISTANT and whole[0][1].split()[0] != header.role):
+        return False  # words that are text; another role must be a word by itself, not a tool's name
     return all(code not in ("header_words", "misspelled_role") for code, _ in header.issues)
 
 
