@@ -110,7 +110,7 @@ def streamed(
         return [frame async for frame in serving(parser_class).message_stream_converter(chat_chunks())]
 
     events = []
-    for frame in asyncio.run(work()):
+    for frame in "".join(asyncio.run(work())).strip().split("\n\n"):
         head, _, data = frame.partition("\ndata: ")
         events.append(json.loads(data))
         assert head == f"event: {events[-1]['type']}"
