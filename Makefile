@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Two workers, whatever the machine has: the longest job, vLLM's servers, is one worker's.
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 # The core and what is written from its events, by themselves; and all, with what runs in the servers' processes.
 COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 && \
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98

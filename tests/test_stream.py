@@ -621,7 +621,35 @@ def test_finish_twice_gives_nothing() -> None:
     stream.feed("hello")
     assert stream.finish().content == "hello"
     assert not stream.finish()
-    assert stream.finish_events() == []
+
+
+@pytest.mark.parametrize("first", ["feed", "finish", "feed_events", "finish_events"])
+@pytest.mark.parametrize("then", ["feed", "finish", "feed_events", "finish_events"])
+@pytest.mark.parametrize("chunks", [["<|channel|>final<|message|>x", "y"], [encode(f"{FINAL}one two"), encode(" two")]])
+def test_deltas_and_events_of_one_stream_do_not_mix(first: str, then: str, chunks: list[Any]) -> None:
+    stream = Stream()
+
+    def give(method: str, chunk: Any) -> None:
+        getattr(stream, method)(*([chunk] if method.startswith("feed") else []))
+
+    give(first, chunks[0])
+    if ("events" in first) != ("events" in then):
+        with pytest.raises(RuntimeError, match="make another Stream for"):
+            give(then, chunks[1])
+    elif first.startswith("finish") and then.startswith("feed"):
+        with pytest.raises(RuntimeError, match="finished"):
+            give(then, chunks[1])
+    else:
+        give(then, chunks[1])
+
+
+@pytest.mark.parametrize("wrong", [b"x", bytearray(b"x"), {0: 120}, {1}, "x"])
+def test_what_is_no_chunk_does_not_take_the_short_cut(wrong: Any) -> None:
+    stream = Stream()
+    for token in encode(f"{FINAL}one x x"):
+        stream.feed([token])
+    with pytest.raises(TypeError):
+        stream.feed(wrong)
 
 
 def test_mixing_text_and_ids_is_an_error() -> None:
@@ -740,7 +768,7 @@ def test_settings_are_frozen_all_the_way_down() -> None:
 def test_what_is_no_chunk_says_so(chunk: Any, before: Any) -> None:
     for method in ("feed", "feed_events"):
         stream = Stream()
-        stream.feed(before)
+        getattr(stream, method)(before)
         with pytest.raises(TypeError, match=r"text or a sequence of token ids, not|takes text|takes token ids"):
             getattr(stream, method)(chunk)
 

@@ -122,6 +122,16 @@ class Joiner:
 
     def delta(self, events: list[Event]) -> Delta:
         """The events of one chunk as one delta."""
+        if len(events) == 1 and not self.fresh:
+            # Text that goes on, the common case.
+            (event,) = events
+            if isinstance(event, Text):
+                if event.index is not None:
+                    return Delta(tool_calls=(ToolCallDelta(event.index, None, None, event.text),))
+                return Delta(event.text) if event.field == "reasoning" else Delta(None, event.text)
+        return self._joined(events)
+
+    def _joined(self, events: list[Event]) -> Delta:
         texts: dict[Field, list[str]] = {}
         calls: dict[int, ToolCallDelta] = {}
         arguments: dict[int, list[str]] = {}

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from .deltas import NO_ARGUMENTS, BareDelta, Delta, Joiner, Record, Reply, ToolCall, added_up, finish_reason
+from .deltas import NO_ARGUMENTS, Delta, Joiner, Record, Reply, ToolCall, added_up, finish_reason
 from .events import Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .header import Header
 from .issues import BY_SETTING, Code, HarmonyParseError, Issue
@@ -18,15 +18,13 @@ from .lexer import IdLexer, TextLexer
 from .machine import BODY_TEXT, CLOSE, OPEN, Machine
 from .options import Options
 from .routing import Route, Router, tool_names
+from .shortcut import NO_PIECES, TokenPath
 from .tokens import Token
 from .vocabulary import Vocabulary, harmony_vocabulary, vocabulary_of
 
 __all__ = ["Stream", "is_json", "parse"]
 
-_NO_PIECES: dict[int, str] = {}
 _DEFAULTS = Options()
-_REASONING, _CONTENT, _ARGUMENTS = 1, 2, 3
-_MODES = {"reasoning": _REASONING, "content": _CONTENT, "tool_call": _ARGUMENTS, None: 0}
 
 
 def _call_id() -> str:
@@ -56,7 +54,7 @@ def is_json(text: str) -> bool:
     return True
 
 
-class Stream:
+class Stream(TokenPath):
     """Splits one reply as it comes. Feed it chunks in order, then finish it; one stream for one reply.
 
     >>> from harmony_plugin import Stream
@@ -87,22 +85,21 @@ class Stream:
         "_body_ids",
         "_call",
         "_calls",
-        "_clean",
         "_decode",
         "_early",
-        "_fast",
         "_field",
         "_finished",
+        "_gives",
         "_header",
         "_held",
         "_issues",
         "_joiner",
         "_lexer",
         "_machine",
-        "_mode",
         "_open",
         "_options",
         "_parts",
+        "_plain",
         "_reasoning_ids",
         "_records",
         "_route",
@@ -116,6 +113,7 @@ class Stream:
         options: Options | None = None,
         decode: Callable[[int], bytes] | Vocabulary | None = None,
     ) -> None:
+        super().__init__()
         self._options = options = _DEFAULTS if options is None else options
         names = tool_names(tools)
         self._machine = Machine(tuple(options.channels), names or ())
@@ -129,6 +127,8 @@ class Stream:
         self._calls = 0
         self._reasoning_ids = 0
         self._finished = False
+        # Deltas or events: text that one of them told would be missing in the other.
+        self._gives: Literal["deltas", "events"] | None = None
         # The message that is open.
         self._open = False
         self._field: Field | None = None
@@ -141,51 +141,23 @@ class Stream:
         self._held: list[str] | None = None
         # What the prompt began: given out with the first chunk.
         self._early: list[Event] = []
-        # The token path's short cut: see feed().
-        self._mode = self._fast = 0
-        self._clean = _NO_PIECES
+        # The ids that may take the short cut, with their text.
+        self._plain = NO_PIECES
         self._append: Callable[[str], object] = self._parts.append
         if prompt is not None and len(prompt):
             self._prime(prompt)
 
     # In
 
-    def feed(self, chunk: str | Sequence[int]) -> Delta:
-        """Take a chunk of the output: text, or token ids. Gives what it adds to the reply.
-
-        Raises:
-            HarmonyParseError: strict mode met an issue.
-            RuntimeError: the stream is finished. TypeError: neither text nor ids, or not what came before.
-        """
-        try:
-            if len(chunk) == 1:
-                # One id of plain text in an open body, the common case by far: nothing to decide.
-                piece = self._clean.get(chunk[0])  # type: ignore[arg-type]
-                if piece is not None:
-                    mode = self._mode
-                    if mode:
-                        self._fast += 1
-                        self._append(piece)
-                        delta: Delta = BareDelta()
-                        if mode == _REASONING:
-                            delta.reasoning_content = piece
-                            delta.content = None
-                            delta.tool_calls = ()
-                        elif mode == _CONTENT:
-                            delta.reasoning_content = None
-                            delta.content = piece
-                            delta.tool_calls = ()
-                        else:
-                            delta.reasoning_content = delta.content = None
-                            delta.tool_calls = (ToolCallDelta(self._calls - 1, None, None, piece),)
-                        return delta
-        except (TypeError, KeyError):  # from the look at the chunk: nothing else there can raise them
-            raise _no_chunk(chunk) from None
-        return self._fold(self.feed_events(chunk))
-
     def finish(self) -> Delta:
         """The output ends: gives what was held. Again: nothing."""
-        return self._fold(self.finish_events())
+        if self._gives != "deltas":
+            self._give("deltas")
+        if taken := self._close_path():
+            self._make_up(taken)
+        out: list[Event] = []
+        self._end_of_output(out)
+        return self._joiner.delta(out)
 
     @overload
     def deltas(self, chunks: AsyncIterable[str | Sequence[int]]) -> AsyncIterator[Delta]: ...
@@ -218,20 +190,48 @@ class Stream:
         if delta := self.finish():
             yield delta
 
-    def feed_events(self, chunk: str | Sequence[int]) -> list[Event]:
-        """Like `feed`, as a list of `Started`, `Text` and `Ended` in the order of the output, for APIs made of items.
-
-        Use either on one stream. The text has no separators between messages.
-        """
-        out: list[Event] = []
-        self._take(chunk, out)
-        return out
-
     def finish_events(self) -> list[Event]:
         """Like `finish`, as a list of events."""
+        if self._gives != "events":
+            self._give("events")
+        if taken := self._close_path():
+            self._make_up(taken)
         out: list[Event] = []
         self._end_of_output(out)
         return out
+
+    def _give(self, what: Literal["deltas", "events"]) -> None:
+        """The first chunk, or the end, tells whether this stream gives deltas or events."""
+        if self._gives is not None:
+            raise RuntimeError(f"this stream gives {self._gives}: make another Stream for {what}")
+        self._gives = what
+
+    def _feed_slowly(self, chunk: str | Sequence[int], taken: int) -> tuple[Delta, Mapping[int, str]]:
+        if self._gives != "deltas":
+            self._give("deltas")
+        if taken:
+            self._make_up(taken)
+        out: list[Event] = []
+        self._take(chunk, out)
+        delta = self._joiner.delta(out)
+        # The first text of a message may want a separator in front.
+        return delta, NO_PIECES if self._joiner.fresh else self._next()
+
+    def _events_slowly(self, chunk: str | Sequence[int], taken: int) -> tuple[list[Event], Mapping[int, str]]:
+        if self._gives != "events":
+            self._give("events")
+        if taken:
+            self._make_up(taken)
+        out: list[Event] = []
+        self._take(chunk, out)
+        return out, self._next()
+
+    def _next(self) -> Mapping[int, str]:
+        """The ids that may take the short cut now."""
+        lexer = self._lexer
+        if self._open and self._field and lexer and not lexer.holding and self._held is None:
+            return self._plain
+        return NO_PIECES
 
     def _take(self, chunk: str | Sequence[int], out: list[Event] | None) -> None:
         """Take a chunk. ``out`` None: nobody wants the events."""
@@ -242,7 +242,6 @@ class Stream:
         if not len(chunk):
             return
         lexer = self._lexer or self._choose(chunk)
-        self._settle()
         if isinstance(chunk, str):
             if isinstance(lexer, IdLexer):
                 raise TypeError("this stream takes token ids: its first chunk was ids, not text")
@@ -260,7 +259,6 @@ class Stream:
     def _end_of_output(self, out: list[Event] | None) -> None:
         if self._finished:
             return
-        self._settle()
         if self._lexer:
             self._machine.feed(self._lexer.finish())
         self._machine.finish(self._lexer.offset if self._lexer else 0)
@@ -287,7 +285,7 @@ class Stream:
     @property
     def reasoning_tokens(self) -> int:
         """Generated ids so far whose text went to reasoning (0 for text input)."""
-        return self._reasoning_ids + (self._body_ids + self._fast if self.field == "reasoning" else 0)
+        return self._reasoning_ids + (self._body_ids + self._taken if self.field == "reasoning" else 0)
 
     @property
     def tool_call_count(self) -> int:
@@ -318,7 +316,7 @@ class Stream:
         """The first chunk tells whether this stream takes text or ids."""
         self._lexer = lexer = self._lexer_for(chunk)
         if isinstance(lexer, IdLexer):
-            self._clean = lexer.vocabulary.text
+            self._plain = lexer.vocabulary.text
             self._machine.apart = lexer.apart
         return lexer
 
@@ -357,14 +355,11 @@ class Stream:
         for _, header, offset in self._machine.take():
             self._start(header, offset, self._early)
 
-    def _settle(self) -> None:
-        """Make up for what the short cut left out."""
-        if self._fast:
-            assert self._lexer is not None
-            self._lexer.offset += self._fast
-            self._body_ids += self._fast
-            self._fast = 0
-        self._mode = 0
+    def _make_up(self, taken: int) -> None:
+        """Count the ids that took the short cut."""
+        assert self._lexer is not None
+        self._lexer.offset += taken
+        self._body_ids += taken
 
     def _advance(self, out: list[Event] | None) -> None:
         """Bring what the machine found to its fields."""
@@ -382,13 +377,6 @@ class Stream:
                 self._end(event[1], out)
             else:
                 self._issue(event[1], event[2], event[3])
-
-    def _fold(self, events: list[Event]) -> Delta:
-        """Events as one delta; text that follows may take the short cut."""
-        delta = self._joiner.delta(events)
-        if self._open and not self._joiner.fresh and self._held is None and self._lexer and not self._lexer.holding:
-            self._mode = _MODES[self._field]
-        return delta
 
     def _issue(self, code: Code, offset: int, text: str = "") -> None:
         issue = Issue(code, offset, text, "tokens" if isinstance(self._lexer, IdLexer) else "characters")
@@ -420,6 +408,8 @@ class Stream:
         if field is not None and route.issue:
             self._issue(route.issue, offset, header.channel or "" if route.issue == "unknown_channel" else "")
         if out is not None:
+            if field is not None:
+                self._aim_path(field, self._calls - 1, self._append)
             out.append(Started(field, self._message("", True), self._call))
 
     def _text(self, text: str, ids: int, out: list[Event] | None) -> None:
