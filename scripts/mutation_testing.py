@@ -1,6 +1,6 @@
 """Mutation testing of the state machine and the header reader, with cosmic-ray: which changes would no test notice?
 
-    .venv/bin/python scripts/mutation_testing.py                 # machine.py and header.py; prints the survivors
+    .venv/bin/python scripts/mutation_testing.py                 # all of `MODULES`; prints the survivors
     .venv/bin/python scripts/mutation_testing.py --module machine
 
 Works on a copy in a temporary folder, so the sources stay as they are. Each mutant is tested in a fork of a process
@@ -30,7 +30,7 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("machine", "header")
+MODULES = ("machine", "header", "names", "words")
 FAST = (
     "test_header.py",
     "test_machine.py",

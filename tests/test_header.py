@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from feeding import codes, fields, split, texts
-from harmony_plugin.core.header import Header, body_behind, could_become_header, is_filler, read_header
-from harmony_plugin.core.tokens import CHANNEL, CONSTRAIN, START
+from harmony_plugin import parse
+from harmony_plugin.core.header import Header, body_behind, could_become_header, is_filler, read_header, spellings
+from harmony_plugin.core.tokens import CHANNEL, CONSTRAIN, KIND_OF, START
 
 ARGUMENTS = '{"a":1}'
 
@@ -531,6 +534,85 @@ def test_role_sections_that_could_go_on(word: str, opening: bool, could: bool) -
 )
 def test_clauses_that_could_go_on(clauses: list[tuple[int, str]], could: bool) -> None:
     assert could_become_header(((START, "assistant"), *clauses), False) is could
+
+
+SPELLINGS = [
+    (said, sections)
+    for said in (
+        ("analysis", None, None),
+        ("commentary", None, None),
+        ("final", None, None),
+        ("final", None, "json"),
+        ("commentary", "functions.get_weather", "json"),
+        ("analysis", "browser.search", "code"),
+        ("commentary", "functions.f", None),
+    )
+    for sections in spellings(*said)
+]
+
+
+@pytest.mark.parametrize(("said", "sections"), SPELLINGS)
+def test_what_models_write_is_read_as_what_they_say(
+    said: tuple[Any, ...], sections: tuple[tuple[str, str], ...]
+) -> None:
+    header = read_header(tuple((KIND_OF[marker], text) for marker, text in sections), "assistant")
+    channel, recipient, content_type = said
+    assert header[:4] == ("assistant", None, channel, recipient)
+    typed = content_type and any(content_type in text for _, text in sections)
+    marked = "<|constrain|>" if sections[-1][0] == "constrain" else ""
+    assert header.content_type == (f"{marked}{content_type}" if typed else None)
+    assert (header.known, header.issues, header.wordy) == (True, (), False)
+
+
+@pytest.mark.parametrize(("said", "sections"), SPELLINGS)
+def test_what_models_write_could_become_a_header_wherever_it_is_cut(
+    said: tuple[Any, ...], sections: tuple[tuple[str, str], ...]
+) -> None:
+    whole = tuple((KIND_OF[marker], text) for marker, text in sections)
+    for number, (kind, text) in enumerate(whole):
+        for size in range(len(text) + 1):
+            cut = (*whole[:number], (kind, text[:size]))
+            assert could_become_header(cut, False), cut
+            # At the opening of a reply, one letter of a role section may be the beginning of anything.
+            assert could_become_header(cut, True) or (number == 0 and size < 3), cut
+
+
+def test_a_word_that_is_glued_to_a_header_word_at_the_end_is_not_lost() -> None:
+    reply = split('final{"a": 1}')
+    assert (reply.content, codes(reply)) == ('final{"a": 1}', ["loose_text"])
+
+
+@pytest.mark.parametrize("before", ["<|channel|>final", "<|channel|>analysis", "assistant"])
+@pytest.mark.parametrize("begun", ["<", "<|", "<|mess", "<|channel|"])
+def test_a_marker_that_the_end_cut_off_is_no_text(before: str, begun: str) -> None:
+    reply = parse(before + begun)
+    assert (fields(reply), codes(reply)) == ((None, None, []), ["incomplete_header"])
+
+
+@pytest.mark.parametrize("cut", ["comment", "ass", "fi", "f"])
+def test_a_second_channel_that_the_end_cut_off_is_a_header(cut: str) -> None:
+    assert codes(split(f"<|channel|>commentary to=functions.f<|channel|>{cut}"))[-1] == "incomplete_header"
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        ("user", "loose_text"),
+        ("syst", "loose_text"),
+        ("<", "loose_text"),
+        ("us<|constrain|>", "loose_text"),
+        (" to t", "loose_text"),
+    ],
+)
+def test_words_that_begin_a_reply_or_are_half_are_text(raw: str, code: str) -> None:
+    assert codes(split(raw)) == [code]
+
+
+def test_custom_channels_and_declared_tools_could_be_headers_too() -> None:
+    clauses = ((START, "assistant"), (CHANNEL, "analysis"), (CHANNEL, "side"))
+    assert could_become_header(clauses, False, ("side",))
+    assert not could_become_header(clauses, False)
+    assert codes(split("<|channel|>commentary to=get weather", tools=["get weather"])) == ["incomplete_header"]
 
 
 def test_a_role_word_alone_is_filler_but_not_at_the_opening() -> None:

@@ -8,6 +8,7 @@ from .deltas import Delta, Joiner, Reply, ToolCall
 from .dialect import Dialect
 from .errors import HarmonyError, RequestError
 from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
+from .header import spellings
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
 from .options import Options, Target
 from .routing import tool_names
@@ -51,6 +52,7 @@ __all__ = [
     "harmony_vocabulary",
     "is_json",
     "parse",
+    "spellings",
     "tool_names",
     "vocabulary_of",
 ]

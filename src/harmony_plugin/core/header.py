@@ -9,18 +9,31 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from .issues import Code
+from .names import FUNCTIONS_WORD, name_end, take_name, take_recipients, without_glued
 from .tokens import CHANNEL, CONSTRAIN, START
+from .words import (
+    ASSISTANT,
+    CHANNELS,
+    FORMAT,
+    FORMAT_WORD,
+    FORMAT_WORDS,
+    HEADER_WORDS,
+    NOBODY,
+    OTHER_ROLES,
+    SYNONYMS,
+    TYPE_WORD,
+    TYPES,
+    any_of,
+    is_mark,
+    near,
+)
 
 __all__ = [
-    "CHANNELS",
     "LIMIT",
-    "NOBODY",
-    "TYPES",
     "Body",
     "Header",
     "Sections",
@@ -29,52 +42,39 @@ __all__ = [
     "body_behind",
     "could_become_header",
     "is_filler",
-    "is_mark",
     "loose_words",
     "read_header",
+    "spellings",
 ]
 
 #: A header has at most this many characters; and as many markers.
 LIMIT = 512
-
-CHANNELS = ("analysis", "commentary", "final")
-#: Names for the analysis channel that other models use.
-_SYNONYMS = ("thinking", "thought", "reasoning")
-_OTHER_ROLES = ("user", "system", "developer", "tool")
-TYPES = ("json", "code")
-#: Recipients that are none: the model speaks to itself or to everybody.
-NOBODY = ("assistant", "all")
 
 #: ``(kind, text)`` in order: START for the role section, then CHANNEL and CONSTRAIN clauses.
 Sections = tuple[tuple[int, str], ...]
 #: Where a piece of text begins and ends in the header's text, that is in its sections' texts joined.
 Span = tuple[int, int]
 
-# A recipient begins a word, or is glued to a word of the format.
-_TO = re.compile(r"(?:(?<![^\W_])|(?<=assistant)|(?<=analysis)|(?<=commentary)|(?<=final))to=")
-_NAME = re.compile(r"[\w.\-/:]*")
-_FUNCTIONS_WORD = re.compile(r"functions\.[\w.\-/:]+")
-_FORMAT_WORDS = re.compile(r"((?:assistant|analysis|commentary|final)+)((?:[^A-Za-z].*)?)", re.DOTALL)
-_FORMAT_WORD = re.compile(r"assistant|analysis|commentary|final")
-_ROLE_AND_CHANNEL = re.compile(r"\s*(?:assistant\s*)*(analysis|commentary|final)")
-_OTHER_ROLE = re.compile(rf"({'|'.join(_OTHER_ROLES)})\b")
+_ROLE_AND_CHANNEL = re.compile(rf"\s*(?:{ASSISTANT}\s*)*({any_of(CHANNELS)})")
+_OTHER_ROLE = re.compile(rf"({any_of(OTHER_ROLES)})\b")
 # The role word in the place of the channel, or in front of it.
-_ASSISTANT = re.compile(r"\s*assistant(?!\w)")
+_ASSISTANT = re.compile(rf"\s*{ASSISTANT}(?!\w)")
 # The same where no <|message|> came, so that text follows it.
-_ASSISTANT_BEGUN = re.compile(r"\s*(?:assistant(?:(?![a-z])|(?=assistant))\s*)+")
-_ROLE_BEGUN = re.compile(rf"\s*(?:(?:assistant|{'|'.join(_OTHER_ROLES)})(?!\w)\s*)+")
+_ASSISTANT_BEGUN = re.compile(rf"\s*(?:{ASSISTANT}(?:(?![a-z])|(?={ASSISTANT}))\s*)+")
+_ROLE_BEGUN = re.compile(rf"\s*(?:{any_of((ASSISTANT, *OTHER_ROLES))}(?!\w)\s*)+")
 # A recipient in front of any word that is none of the format's.
-_RECIPIENT_FIRST = re.compile(r"(?:[\W_]|(?:assistant|analysis|commentary|final|json|code)\b)*(?:to=|functions\.)")
+_RECIPIENT_FIRST = re.compile(rf"(?:[\W_]|{any_of((*FORMAT, *TYPES))}\b)*(?:to=|functions\.)")
 _LETTERS = re.compile(r"[^\W\d_]+")
-_TYPE_WORD = re.compile(r"[A-Za-z][\w./+\-]*", re.ASCII)
-_KNOWN = re.compile(r"analysis|commentary|final")
-_SYNONYM = re.compile(rf"(?:{'|'.join(_SYNONYMS)})(?![\w-])")
+_KNOWN = re.compile(any_of(CHANNELS))
+_SYNONYM = re.compile(rf"{any_of(SYNONYMS)}(?![\w-])")
+# A marker that the end of the output cut off, where the output is text.
+_MARKER_BEGUN = re.compile(r"<\|?[a-z]*\|?")
 # What stands between a channel and a body: spaces, or the end of the line. An indentation is the body's.
 _GAP = re.compile(r"\s*\n|\s*")
 # A bare type in front of a body whose <|message|> is missing: final json {"a": 1}
-_BARE_TYPE = re.compile(r"\s*(?:json|code)(?=\s*(?:[\[{\"]|$))")
+_BARE_TYPE = re.compile(rf"\s*{any_of(TYPES)}(?=\s*(?:[\[{{\"]|$))")
 # The type behind <|constrain|>, a body behind it; any other word there is the body's.
-_CONSTRAINED = re.compile(r"\s*(?:json|code)(?![\w.\-])")
+_CONSTRAINED = re.compile(rf"\s*{any_of(TYPES)}(?![\w.\-])")
 
 
 class Header(NamedTuple):
@@ -83,7 +83,7 @@ class Header(NamedTuple):
     ``target`` is set where the machine, not the header, decides where the text goes: "reasoning" or "content".
     """
 
-    role: str = "assistant"
+    role: str = ASSISTANT
     author: str | None = None
     channel: str | None = None
     recipient: str | None = None
@@ -107,136 +107,7 @@ class Header(NamedTuple):
         return self.addressed and not self.wordy
 
 
-def is_mark(text: str) -> bool:
-    """Whether text is white space or punctuation alone."""
-    return all(c.isspace() or c in "$+<=>^`|~" or unicodedata.category(c)[0] in "PC" for c in text)
-
-
-# Names
-
-
-def _name_end(text: str, place: int) -> int:
-    """Where the name that begins at ``place`` ends: letters and digits of any script, and ``_ . - / :``."""
-    while True:
-        place = _NAME.match(text, place).end()  # type: ignore[union-attr]  # it matches the empty name, too
-        if place >= len(text) or unicodedata.category(text[place])[0] != "M":
-            return place
-        place += 1
-
-
-def _take_name(text: str, begin: int, declared: tuple[str, ...]) -> tuple[str, int, bool]:
-    """The name that stands at ``begin``, where it ends, and whether it is a misspelled one: ``functions NAME``."""
-    end = _name_end(text, begin)
-    for name in declared:  # a declared tool is known by its whole name, whatever it holds
-        for whole in (name, f"functions.{name}"):
-            stop = begin + len(whole)
-            if stop > end and text.startswith(whole, begin) and _name_end(text, stop) == stop:
-                end = stop
-    if text[begin:end] != "functions":
-        name = _without_glued(text[begin:end], declared)
-        return name, begin + len(name), False
-    apart = end + len(text[end:]) - len(text[end:].lstrip())
-    stop = _name_end(text, apart)
-    name = text[apart:stop]
-    if apart > end and name and name not in TYPES and not _FORMAT_WORDS.fullmatch(name) and name != "to":
-        name = _without_glued(name, declared)
-        return f"functions.{name}", apart + len(name), True
-    return "functions", end, False
-
-
-def _without_glued(name: str, declared: tuple[str, ...]) -> str:
-    """``name``, or the declared one that it begins with if but a type or letters of another script are glued to it."""
-    if not declared or name in declared:
-        return name
-    begin = 0
-    for _ in range(4):  # with a namespace in front, or several
-        best = ""
-        for tool in declared:
-            if name.startswith(tool, begin):
-                if len(name) == begin + len(tool):
-                    return name
-                if len(tool) > len(best) and _is_glued(name, begin + len(tool)):
-                    best = tool
-        if best:
-            return name[: begin + len(best)]
-        begin = name.find(".", begin) + 1
-        if not begin:
-            break
-    return name
-
-
-def _is_glued(name: str, end: int) -> bool:
-    """Whether what stands in ``name`` from ``end`` on is glued to a name that ends there."""
-    rest = name[end:]
-    kind = next((kind for kind in TYPES if rest.startswith(kind)), "")
-    rest = rest[len(kind) :]
-    if not rest:
-        return True
-    before = next((c for c in reversed(name[:end]) if c.isalpha()), "")
-    return rest[0].isalpha() and _script(rest[0]) != _script(before)
-
-
-def _script(letter: str) -> str:
-    """The script of a letter: the first word of its name in Unicode."""
-    return unicodedata.name(letter, "").partition(" ")[0] if letter else ""
-
-
-def _take_recipients(text: str, declared: tuple[str, ...]) -> tuple[str, list[str], list[str]]:
-    """The text without its ``to=`` clauses, their recipients in order, and the clauses that are spelled wrong."""
-    found: list[str] = []
-    odd: list[str] = []
-    rest: list[str] = []
-    place = 0
-    for match in _TO.finditer(text):
-        if match.start() < place:
-            continue  # inside a name
-        recipient, end, apart = _take_name(text, match.end(), declared)
-        if _is_inside_word(text, place, match.start()) and not (
-            recipient.startswith("functions.") or recipient in declared
-        ):
-            continue  # as in ?from=eur&to=usd
-        rest.append(text[place : match.start()])
-        if apart:
-            odd.append(text[match.start() : end])
-        if recipient in TYPES and recipient not in declared:
-            rest.append(f" {recipient} ")  # a content type is never a recipient
-            odd.append(text[match.start() : end])
-        elif recipient:
-            found.append(recipient)
-        else:
-            odd.append("to=")
-        place = end
-        rest.append(" ")
-    rest.append(text[place:])
-    return "".join(rest), found, odd
-
-
-def _is_inside_word(text: str, begin: int, end: int) -> bool:
-    """Whether a word that is none of the format's touches ``end``; it begins at ``begin`` or behind it."""
-    glued = text[begin:end]
-    if glued[-1:].isspace() or not glued:
-        return False
-    return not is_mark(_FORMAT_WORD.sub("", glued.split()[-1]))
-
-
 # Channels
-
-
-def _distance(one: str, other: str) -> int:
-    """Levenshtein distance, for short words."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        previous, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
-    return row[-1]
-
-
-def _near(word: str, words: tuple[str, ...]) -> str | None:
-    """The one of ``words`` that ``word`` misspells: edit distance 1 or 2, case aside."""
-    word = word.lower()
-    near = [(_distance(word, known), known) for known in words if abs(len(word) - len(known)) <= 2]
-    return min(near)[1] if near and min(near)[0] <= 2 else None
 
 
 class _Clause(NamedTuple):
@@ -252,24 +123,24 @@ class _Clause(NamedTuple):
 def _channel_word(text: str, custom: tuple[str, ...], glued: bool = True) -> _Clause | None:
     """The channel that a clause begins with, if it begins with one. ``glued``: a body may touch it."""
     begin = len(text) - len(text.lstrip())
-    word_end = _name_end(text, begin)
+    word_end = name_end(text, begin)
     for name in custom:
         stop = begin + len(name)
-        if text.startswith(name, begin) and _name_end(text, stop) == stop:
+        if text.startswith(name, begin) and name_end(text, stop) == stop:
             return _Clause(name, name, stop, True)
     letters = _LETTERS.match(text, begin)
     run = letters.group() if letters else ""
     word = text[begin:word_end]
     if match := _KNOWN.match(text, begin):
-        if not glued and word != match.group() and (near := _near(word, CHANNELS)):
-            return _Clause(near, word, word_end, True)
+        if not glued and word != match.group() and (meant := near(word, CHANNELS)):
+            return _Clause(meant, word, word_end, True)
         return _Clause(match.group(), match.group(), match.end(), True)
     if match := _SYNONYM.match(text, begin):
         return _Clause("analysis", match.group(), match.end(), True)
-    if not word or word in TYPES or _FUNCTIONS_WORD.match(word):
+    if not word or word in TYPES or FUNCTIONS_WORD.match(word):
         return None
-    if letters and (near := _near(run, CHANNELS)):
-        return _Clause(near, run, letters.end(), True)
+    if letters and (meant := near(run, CHANNELS)):
+        return _Clause(meant, run, letters.end(), True)
     return _Clause(word, word, word_end, False)
 
 
@@ -284,9 +155,9 @@ def _clause_of(text: str, custom: tuple[str, ...], later: bool, glued: bool = Tr
     clause = _channel_word(text[role:], custom, glued)
     if clause is None:
         return None
-    if later and clause.known and clause.written not in (*CHANNELS, *_SYNONYMS, *custom):
+    if later and clause.known and clause.written not in (*CHANNELS, *SYNONYMS, *custom):
         for word in text[role + clause.end :].split():
-            if not (is_mark(word) or word in TYPES or word.startswith("to=") or _FUNCTIONS_WORD.match(word)):
+            if not (is_mark(word) or word in TYPES or word.startswith("to=") or FUNCTIONS_WORD.match(word)):
                 return _Clause(clause.written, clause.written, role + clause.end, False)
     return clause._replace(end=role + clause.end)
 
@@ -328,7 +199,7 @@ class _Reading:
         self._wordy = False
 
     def section(self, kind: int, text: str, last: bool) -> None:
-        rest, found, odd = _take_recipients(text, self._declared)
+        rest, found, odd = take_recipients(text, self._declared)
         self._recipients += found
         self._issues += [("misplaced_recipient", clause) for clause in odd]
         if kind == START:
@@ -343,20 +214,20 @@ class _Reading:
             text = self._take_author(text, found)
         words = text.split()
         for place, word in enumerate(words):
-            if not self._wordy and (match := _FORMAT_WORDS.fullmatch(word)):
+            if not self._wordy and (match := FORMAT_WORDS.fullmatch(word)):
                 self._format_words(match[1])
                 self._ignore(match[2])
             elif self._role is None and place == 0 and (match := _OTHER_ROLE.match(word)):
                 self._role = match[1]
                 self._author = word if match[1] == "tool" else None
-            elif self._role is None and place == 0 and _near(word, ("assistant",)):
-                self._role = "assistant"
+            elif self._role is None and place == 0 and near(word, (ASSISTANT,)):
+                self._role = ASSISTANT
                 self._issues.append(("misspelled_role", word))
             elif self._is_functions(word):
                 self._wordy |= last  # with no clause behind it, it may be what a sentence begins with
             elif word in TYPES:
                 self._types.append(word)
-            elif found and last and place == len(words) - 1 and self._role is not None and _TYPE_WORD.fullmatch(word):
+            elif found and last and place == len(words) - 1 and self._role is not None and TYPE_WORD.fullmatch(word):
                 self._candidates.append(word)
             else:
                 self._ignore(word)
@@ -365,17 +236,17 @@ class _Reading:
         """The text without the author that it begins with, if it begins with one: a tool, by the rules of names."""
         begin = len(text) - len(text.lstrip())
         first = text[begin:].split(maxsplit=1)[:1]
-        if not first or _FORMAT_WORDS.fullmatch(first[0]) or _OTHER_ROLE.match(first[0]):
+        if not first or FORMAT_WORDS.fullmatch(first[0]) or _OTHER_ROLE.match(first[0]):
             return text
-        name, end, _ = _take_name(text, begin, self._declared)
-        if name and (name.startswith("functions.") or name in self._declared or "assistant" in found):
+        name, end, _ = take_name(text, begin, self._declared)
+        if name and (name.startswith("functions.") or name in self._declared or ASSISTANT in found):
             self._role, self._author = "tool", name
             return text[end:]
         return text
 
     def _format_words(self, text: str) -> None:
-        for name in _FORMAT_WORD.findall(text):
-            if name != "assistant":
+        for name in FORMAT_WORD.findall(text):
+            if name != ASSISTANT:
                 self._channels.append(_Clause(name, name, 0, True))
                 self._issues.append(("missing_channel", name))
             elif self._role is None:
@@ -387,7 +258,7 @@ class _Reading:
         self._clauses += 1
         later = bool(self._channels)
         clause = _clause_of(text, self._custom, later, glued=False)
-        if clause and not clause.known and (name := _without_glued(clause.channel, self._declared)) in self._declared:
+        if clause and not clause.known and (name := without_glued(clause.channel, self._declared)) in self._declared:
             self._misplaced.append(name)
             text = text[clause.end - len(clause.channel) + len(name) :]
         elif clause:
@@ -404,7 +275,7 @@ class _Reading:
                 continue
             if word in TYPES:
                 self._types.append(word)
-            elif last and _TYPE_WORD.fullmatch(word) and not _FORMAT_WORDS.fullmatch(word):
+            elif last and TYPE_WORD.fullmatch(word) and not FORMAT_WORDS.fullmatch(word):
                 self._candidates.append(word)
             else:
                 self._ignore(word)
@@ -413,7 +284,7 @@ class _Reading:
         plain = [word for word in text.split() if not self._is_functions(word)]
         best = next((word for word in plain if word in TYPES), plain[0] if plain else "")
         known = best in TYPES or _CONSTRAINED.match(text)
-        if match := _TYPE_WORD.match(best):
+        if match := TYPE_WORD.match(best):
             self._types.insert(0, f"<|constrain|>{match.group()}")
             plain.remove(best)
             plain += [best[match.end() :]] if match.end() < len(best) else []
@@ -431,17 +302,17 @@ class _Reading:
 
     def _is_functions(self, word: str) -> bool:
         """Whether a word is ``functions.NAME``: a recipient where there is no other. What is glued to it is ignored."""
-        match = _FUNCTIONS_WORD.match(word)
+        match = FUNCTIONS_WORD.match(word)
         if not match:
             return False
-        name = _without_glued(match.group(), self._declared)
+        name = without_glued(match.group(), self._declared)
         self._misplaced.append(name)
         self._ignore(word[len(name) :])
         return True
 
     def header(self) -> Header:
         if self._role is None:
-            self._role = "assistant"
+            self._role = ASSISTANT
             self._issues.append(("missing_role", ""))
         recipient = self._recipient()
         chosen = self._channel(recipient)
@@ -580,7 +451,7 @@ def loose_words(sections: Sections, explicit: bool) -> tuple[Span, ...]:
         if kind == START and explicit:
             word = text.split(maxsplit=1)[:1]
             role = _ASSISTANT_BEGUN.match(text)
-            if not role and word and _near(word[0], ("assistant",)):
+            if not role and word and near(word[0], (ASSISTANT,)):
                 role = re.match(rf"\s*{re.escape(word[0])}\s*", text)
         spans.append((begin + (role.end() if role else 0), begin + len(text)))
         begin += len(text)
@@ -603,7 +474,7 @@ def bodies_in_front(
 
 def _without_format(word: str) -> str:
     """What is glued to the role and channel words that a word begins with; all of it where it begins with none."""
-    match = _FORMAT_WORDS.fullmatch(word)
+    match = FORMAT_WORDS.fullmatch(word)
     return match[2] if match else word
 
 
@@ -611,47 +482,70 @@ def is_filler(sections: Sections, opening: bool) -> bool:
     """Whether a header without clauses holds but role and channel words (opening a reply: the format's own)."""
     words = "".join(text for _, text in sections).split()
     return bool(words) and all(
-        ((match := _FORMAT_WORDS.fullmatch(word)) and not match[2]) or (not opening and word in _OTHER_ROLES)
+        ((match := FORMAT_WORDS.fullmatch(word)) and not match[2]) or (not opening and word in OTHER_ROLES)
         for word in words
     )
 
 
-def _begins(word: str, words: tuple[str, ...], least: int = 1) -> bool:
-    return any(known.startswith(word) and len(word) >= min(least, len(known)) for known in words)
-
-
-def could_become_header(sections: Sections, opening: bool) -> bool:
+def could_become_header(
+    sections: Sections, opening: bool, custom: tuple[str, ...] = (), declared: tuple[str, ...] = ()
+) -> bool:
     """Whether a header that the end of the output cut off could have become one, had the model gone on.
 
-    At the opening of a reply a word needs three letters to count as the beginning of a role or channel.
+    It could where it is one but for its last word, which may be the beginning of one that goes there.
     """
-    least = 3 if opening else 1
-    later = False
-    for number, (kind, text) in enumerate(sections):
-        rest, _, _ = _take_recipients(text, ())
-        words = rest.split()
-        known: tuple[str, ...] = ("assistant", *CHANNELS) if kind == START else TYPES
-        if kind == CHANNEL:
-            clause = _clause_of(rest, (), later)
-            if clause and (clause.known or not later):
-                words = rest[clause.end :].split()
-            elif later:
-                known = (*CHANNELS, *TYPES)
-            later |= bool(clause and clause.known)
-        elif kind == CONSTRAIN and words and _TYPE_WORD.fullmatch(words[0]):
-            words = words[1:]
-        for place, word in enumerate(words):
-            tail = number == len(sections) - 1 and place == len(words) - 1
-            if _FORMAT_WORDS.fullmatch(word) or word in TYPES or (_FUNCTIONS_WORD.fullmatch(word) and kind != START):
-                continue
-            if kind == START and place == 0 and not opening and _begins(word, _OTHER_ROLES):
-                continue
-            glued = _FORMAT_WORDS.sub("", word, count=1) if _FORMAT_WORD.match(word) else word
-            if tail and (
-                _begins(glued, known, least)
-                or (number and _begins(glued, ("to=",)))
-                or (not number and len(glued) >= min(least, 2) and _begins(glued, ("to=",)))
-            ):
-                continue
-            return False
-    return True
+    whole = _without_begun(sections, opening)
+    header = read_header(whole, ASSISTANT if opening else None, custom, declared)
+    if header.wordy or header.author not in (None, "tool"):
+        return False
+    if header.role != ASSISTANT and whole[0][1].split()[0] != header.role:
+        return False  # something is glued to it
+    return all(code not in ("header_words", "misspelled_role") for code, _ in header.issues)
+
+
+def _without_begun(sections: Sections, opening: bool) -> Sections:
+    """The sections without the beginning of a word that they end in. ``opening``: of the reply; prose begins alike."""
+    kind, text = sections[-1]
+    words = text.split()
+    if not words:
+        return sections
+    glued = FORMAT_WORDS.match(words[-1])
+    begun = words[-1][glued.end(1) :] if glued else words[-1]
+    first, later = HEADER_WORDS[kind]
+    least = 1
+    if opening and kind == START:
+        first, least = later, 3
+    goes_there = (*(first if words == [begun] else later), "to=")
+    if any(word.startswith(begun) and len(begun) >= min(least, len(word) - 1) for word in goes_there) or (
+        _MARKER_BEGUN.fullmatch(begun) and (glued or len(begun) >= least)
+    ):
+        return (*sections[:-1], (kind, text.rstrip().removesuffix(begun)))
+    return sections
+
+
+# Headers as models write them
+
+
+def spellings(
+    channel: str, recipient: str | None = None, content_type: str | None = None
+) -> list[tuple[tuple[str, str], ...]]:
+    """A message's header behind ``<|start|>assistant``, in each way that models write it; the most usual comes first.
+
+    Each is its sections: the marker's name, and the text behind it. `read_header` reads them all alike.
+    """
+    places = [("", channel)]
+    if recipient is not None:
+        places = [("", f"{channel} to={recipient}"), (f" to={recipient}", channel)]
+    untyped = [(("start", role), ("channel", clause)) for role, clause in places]
+    if content_type is None:
+        return [*untyped]
+    typed = [
+        form
+        for start, (marker, clause) in untyped
+        for form in (
+            (start, (marker, f"{clause} "), ("constrain", content_type)),
+            (start, (marker, clause), ("constrain", content_type)),
+            (start, (marker, f"{clause} {content_type}")),
+        )
+    ]
+    return [*untyped, *typed] if recipient is None else [*typed, *untyped]

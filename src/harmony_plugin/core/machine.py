@@ -19,7 +19,6 @@ from typing import Any
 from . import tokens as kinds
 from .header import (
     LIMIT,
-    TYPES,
     Header,
     Sections,
     Span,
@@ -27,12 +26,12 @@ from .header import (
     body_behind,
     could_become_header,
     is_filler,
-    is_mark,
     loose_words,
     read_header,
 )
 from .issues import Code
 from .tokens import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
+from .words import TYPES, is_mark
 
 __all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine"]
 
@@ -383,7 +382,7 @@ class Machine:
             return
         if not words.strip() and len(sections) == 1:
             self._issue("loose_text", self._offset, words)
-        elif could_become_header(sections, self._opening and self._prompted):
+        elif could_become_header(sections, self._opening and self._prompted, self._custom, self._declared):
             self._issue("incomplete_header", self._offset, words)
         else:
             header = self._read()

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .events import Field
-from .header import CHANNELS, Header
+from .header import Header
 from .issues import Code
 from .options import Options
+from .words import CHANNELS
 
 __all__ = ["Route", "Router", "tool_names"]
 

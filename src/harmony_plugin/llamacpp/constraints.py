@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Options
-from ..core import SPECIAL_IDS, RequestError
+from ..core import SPECIAL_IDS, RequestError, spellings
 from ..prompts import referenced
 from .engine import Only, Without
 
@@ -305,28 +305,13 @@ class Allowed:
         trees: tuple[Node, ...] | None = None,
     ) -> None:
         """Allow a message, in each way that models write its header; the most usual comes first."""
-        begin, constrain, message = (self.markers[k] for k in ("channel", "constrain", "message"))
-        plain: list[list[int | str]] = [[begin, channel]]
-        if recipient is not None:
-            plain = [[begin, f"{channel} to={recipient}"], [f" to={recipient}", begin, channel]]
-        typed: list[list[int | str]] = []
-        for *front, last in plain:
-            typed += [
-                [*front, f"{last} ", constrain, kind],
-                [*front, last, constrain, kind],
-                [*front, f"{last} {kind}"],
-            ]
-        if recipient is not None:
-            headers = [*typed, *plain]
-        elif channel == "final":
-            headers = [*plain, *typed]
-        else:
-            headers = plain
+        typed = recipient is not None or channel == "final"
+        headers = spellings(channel, recipient, kind if typed else None)
         for tree in (self.root, self.answer) if trees is None else trees:
             # What is put in for the model is written in the usual way, so one header is enough there.
             for header in headers[:1] if tree is self.answer else headers:
-                path = [i for part in header for i in ([part] if isinstance(part, int) else self.encode(part))]
-                tree.add([*path, message], body)
+                path = [i for marker, text in header for i in (self.markers[marker], *self.encode(text))]
+                tree.add([*path[1:], self.markers["message"]], body)  # behind the <|start|>assistant
 
 
 class Constraint:
