@@ -1,7 +1,8 @@
 """Header reader: the words between ``<|start|>`` and ``<|message|>``, well-formed or not.
 
 A pure function of the header's sections: no state, no output, no idea which field a message goes to. Every rule of SPEC
-section 5 about what stands *inside* a header is here; rules about *where* a header ends are the machine's.
+section 5 about what stands *inside* a header is here (`words` spells its words, `names` those of tools); rules about
+*where* a header ends are the machine's. What could still become a header is read as one, and `spellings` writes them.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ async def _with_blocks(
                 yield _frames(events)
             if not kept:
                 async for frame in frames_of(_each([chunk])):
-                    yield frame
+                    if not frame.startswith("event: message_stop"):  # 0.33: where the chunks end
+                        yield frame
                     if frame.startswith("event: error"):
                         return
             if not kept or not events or blocks.ended:
@@ -154,7 +155,13 @@ async def _with_blocks(
         error = failure
     if events := blocks.close():
         yield _frames(events)
-    async for frame in frames_of(_each(kept, error)):
+    async for frame in _ending(frames_of(_each(kept, error)), blocks):
+        yield frame
+
+
+async def _ending(frames: AsyncIterator[str], blocks: Blocks) -> AsyncIterator[str]:
+    """Of the frames that vLLM makes of the first chunk and the last ones, those behind the blocks."""
+    async for frame in frames:
         if frame.startswith("event: message_delta"):
             event = json.loads(frame.partition("data:")[2])
             event["delta"] |= blocks.stop_reason(event["delta"].get("stop_reason"))
