@@ -76,8 +76,10 @@ def streamed(
     prompt: Sequence[int] = PROMPT,
     finish: str = "stop",
     fails_at: int | None = None,
+    raises: bool = False,
 ) -> list[dict[str, Any]]:
-    """The events that vLLM streams."""
+    """The events that vLLM streams. ``raises``: chat fails with an exception, else with an error for a chunk."""
+    from vllm.entrypoints.anthropic.serving import ErrorResponse
     from vllm.entrypoints.openai.chat_completion import protocol
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 
@@ -96,13 +98,18 @@ def streamed(
         yield chunk({"delta": {"role": "assistant", "content": ""}})
         for number, ids in enumerate(chunks):
             if number == fails_at:
-                raise RuntimeError("no memory")
+                if raises:
+                    raise RuntimeError("no memory")
+                error = ErrorResponse.model_validate({"error": {"message": "no memory", "type": "x", "code": 500}})
+                yield f"data: {error.model_dump_json()}\n\n" if as_text else error
+                break
             last = number == len(chunks) - 1
             delta = parser.parse_delta("", list(ids), request, list(prompt), finished=last)
             if delta is not None or last:
                 said = delta.model_dump(exclude_unset=True) if delta is not None else {}
                 yield chunk({"delta": said, **({"finish_reason": finish} if last else {})})
-        yield chunk()
+        else:
+            yield chunk()
         if as_text:
             yield "data: [DONE]\n\n"
 
@@ -110,7 +117,7 @@ def streamed(
         return [frame async for frame in serving(parser_class).message_stream_converter(chat_chunks())]
 
     events = []
-    for frame in asyncio.run(work()):
+    for frame in "".join(asyncio.run(work())).strip().split("\n\n"):
         head, _, data = frame.partition("\ndata: ")
         events.append(json.loads(data))
         assert head == f"event: {events[-1]['type']}"
@@ -171,11 +178,9 @@ def test_streamed_is_whole(ids: list[int], given: dict[str, Any], parser_class: 
     for chunks in (one_by_one(ids), by(7, ids)):
         events = streamed(parser_class, request, chunks, prompt)
         assert comparable(added_up(events)) == comparable(content)
-        assert [event["type"] for event in (events[0], *events[-2:])] == [
-            "message_start",
-            "message_delta",
-            "message_stop",
-        ]
+        types = [event["type"] for event in events]
+        assert [types[0], *types[-2:]] == ["message_start", "message_delta", "message_stop"]
+        assert all(kind.startswith("content_block_") for kind in types[1:-2])
         assert events[-2]["delta"] == {"stop_reason": right["stop_reason"], "stop_sequence": None}
         assert (events[0]["message"]["content"], events[-2]["usage"]["output_tokens"]) == ([], 7)
 
@@ -229,26 +234,29 @@ def test_blocks_come_as_they_are_written(parser_class: Any) -> None:
     assert {"type": "text_delta", "text": "Done"} in last
 
 
-def test_a_failure_half_way(parser_class: Any) -> None:
+@pytest.mark.parametrize("raises", [True, False])
+def test_a_failure_half_way(raises: bool, parser_class: Any) -> None:
     """The block that is open is closed; then comes vLLM's error."""
     ids = encode(f"{A}final<|message|>It is sunny.<|return|>")
-    events = streamed(parser_class, chat(), one_by_one(ids), fails_at=len(ids) - 2)
+    events = streamed(parser_class, chat(), one_by_one(ids), fails_at=len(ids) - 2, raises=raises)
     assert added_up(events) == [{"type": "text", "text": "It is sunny"}]
     assert [event["type"] for event in events[-2:]] == ["content_block_stop", "error"]
-    first = streamed(parser_class, chat(), one_by_one(ids), fails_at=0)
+    first = streamed(parser_class, chat(), one_by_one(ids), fails_at=0, raises=raises)
     assert [event["type"] for event in first] == ["message_start", "error"]
 
 
 def test_other_parsers_replies_are_vllms(parser_class: Any) -> None:
+    """What the wrapper gives is what it wraps gives."""
     handler = serving(parser_class)
     handler.parser_cls = None
 
-    async def frames() -> list[str]:
-        async def nothing() -> AsyncIterator[Any]:
-            return
-            yield
+    async def nothing() -> AsyncIterator[Any]:
+        for chunk in list[Any]():
+            yield chunk
 
-        return [frame async for frame in handler.message_stream_converter(nothing())]
+    async def frames(converter: Any) -> list[str]:
+        return [frame async for frame in converter(handler, nothing())]
 
-    assert asyncio.run(frames()) == []
+    wrapped = type(handler).message_stream_converter
+    assert asyncio.run(frames(wrapped)) == asyncio.run(frames(wrapped.__wrapped__))
     assert blocks.wanted() is None

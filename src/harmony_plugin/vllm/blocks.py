@@ -112,44 +112,62 @@ def whole(original: Any) -> Any:
 
 
 def streamed(original: Any, is_ours: Callable[[Any], bool]) -> Any:
-    """``AnthropicServingMessages.message_stream_converter``, with our blocks between vLLM's own frames.
+    """``AnthropicServingMessages.message_stream_converter``, with our blocks between vLLM's own frames."""
 
-    vLLM's converter is given no chunk that has but text, and so makes nothing of it: neither blocks nor work.
-    """
+    def message_stream_converter(self: Any, generator: Any, *args: Any, **kwargs: Any) -> AsyncIterator[str]:
+        def frames_of(chunks: AsyncIterator[Any]) -> AsyncIterator[str]:
+            frames: AsyncIterator[str] = original(self, chunks, *args, **kwargs)
+            return frames
 
-    async def message_stream_converter(self: Any, generator: Any, *args: Any, **kwargs: Any) -> AsyncIterator[str]:
-        if not is_ours(getattr(self, "parser_cls", None)):
-            async for frame in original(self, generator, *args, **kwargs):
-                yield frame
-            return
-        blocks = collect()
-        kept: list[Any] = []
-        error: Exception | None = None
-        try:
-            async for chunk in generator:
-                events = blocks.take()
-                for event in events:
-                    yield _frame(event)
-                if not kept:
-                    async for frame in original(self, _each([chunk]), *args, **kwargs):
-                        yield frame
-                        if frame.startswith("event: error"):
-                            return
-                if not kept or not events or blocks.ended:
-                    kept.append(chunk)
-        except Exception as failure:
-            error = failure
-        for event in blocks.close():
-            yield _frame(event)
-        async for frame in original(self, _each(kept, error), *args, **kwargs):
-            if frame.startswith("event: message_delta"):
-                event = json.loads(frame.partition("data:")[2])
-                event["delta"] |= blocks.stop_reason(event["delta"].get("stop_reason"))
-                yield _frame(event)
-            elif not frame.startswith(("event: message_start", "event: content_block")):
-                yield frame
+        return (
+            _with_blocks(frames_of, generator) if is_ours(getattr(self, "parser_cls", None)) else frames_of(generator)
+        )
 
     return message_stream_converter
+
+
+async def _with_blocks(
+    frames_of: Callable[[AsyncIterator[Any]], AsyncIterator[str]], chunks: AsyncIterator[Any]
+) -> AsyncIterator[str]:
+    """The frames of a stream. vLLM's converter is given no chunk that has but text: no blocks of its own, and no work.
+
+    Args:
+        frames_of: vLLM's converter.
+        chunks: of chat, text in some releases and objects in others: they are not looked into.
+    """
+    blocks = collect()
+    kept: list[Any] = []
+    error: Exception | None = None
+    try:
+        async for chunk in chunks:
+            events = blocks.take()
+            if events:
+                yield _frames(events)
+            if not kept:
+                async for frame in frames_of(_each([chunk])):
+                    if not frame.startswith("event: message_stop"):  # 0.33: where the chunks end
+                        yield frame
+                    if frame.startswith("event: error"):
+                        return
+            if not kept or not events or blocks.ended:
+                kept.append(chunk)
+    except Exception as failure:
+        error = failure
+    if events := blocks.close():
+        yield _frames(events)
+    async for frame in _ending(frames_of(_each(kept, error)), blocks):
+        yield frame
+
+
+async def _ending(frames: AsyncIterator[str], blocks: Blocks) -> AsyncIterator[str]:
+    """Of the frames that vLLM makes of the first chunk and the last ones, those behind the blocks."""
+    async for frame in frames:
+        if frame.startswith("event: message_delta"):
+            event = json.loads(frame.partition("data:")[2])
+            event["delta"] |= blocks.stop_reason(event["delta"].get("stop_reason"))
+            yield _frames([event])
+        elif not frame.startswith(("event: message_start", "event: content_block")):
+            yield frame
 
 
 async def _each(chunks: list[Any], error: Exception | None = None) -> AsyncIterator[Any]:
@@ -159,5 +177,8 @@ async def _each(chunks: list[Any], error: Exception | None = None) -> AsyncItera
         raise error
 
 
-def _frame(event: dict[str, Any]) -> str:
-    return f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _frames(events: list[dict[str, Any]]) -> str:
+    return "".join(f"event: {event['type']}\ndata: {_dump(event)}\n\n" for event in events)

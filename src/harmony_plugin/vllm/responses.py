@@ -63,8 +63,8 @@ class SegmentMaker:
         assert self._route is not None
         channel, recipient = self._route
         text = "".join(self._texts)
-        if not text and channel == "analysis":
-            return []
+        if not text and recipient is None:
+            return []  # a stream has no item of a message without text, so a whole reply has none
         lib = harmony_library()
         message = lib.Message.from_role_and_content(lib.Role.ASSISTANT, text).with_channel(channel)
         if recipient is not None:

@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 from harmony_plugin import Dialect, Options
 from harmony_plugin.core import Target
 
-__all__ = ["REQUEST_KEY", "Settings", "for_request", "from_environment"]
+__all__ = ["REQUEST_KEY", "PluginSettings", "for_request", "from_environment"]
 
 #: ``chat_template_kwargs: {"harmony": {...}}`` changes settings for one request.
 REQUEST_KEY = "harmony"
@@ -24,7 +24,7 @@ _PER_REQUEST = ("commentary", "channels", "arguments", "builtin_tools")
 
 
 @dataclass(frozen=True)
-class Settings:
+class PluginSettings:
     """What the operator set. See docs/vllm.md for the table.
 
     Args:
@@ -39,7 +39,7 @@ class Settings:
 
 
 @functools.lru_cache(maxsize=1)
-def from_environment() -> Settings:
+def from_environment() -> PluginSettings:
     """The settings in ``HARMONY_*``, read once a process.
 
     Raises:
@@ -48,7 +48,7 @@ def from_environment() -> Settings:
     return parse_environment(os.environ)
 
 
-def parse_environment(environment: Mapping[str, str]) -> Settings:
+def parse_environment(environment: Mapping[str, str]) -> PluginSettings:
     """The settings in an environment. Raises ValueError, naming the variable."""
     values: dict[str, Any] = {}
     for name in ("commentary", "arguments", "builtin_tools"):
@@ -64,7 +64,7 @@ def parse_environment(environment: Mapping[str, str]) -> Settings:
     switch = environment.get("HARMONY_REASONING_CONTENT", "1").strip().lower()
     if switch not in ("0", "1", "false", "true"):
         raise ValueError(f"HARMONY_REASONING_CONTENT={switch!r}: it is 1 or 0")
-    return Settings(options, markers, switch in ("1", "true"))
+    return PluginSettings(options, markers, switch in ("1", "true"))
 
 
 def for_request(options: Options, changes: Any) -> Options:

@@ -13,7 +13,7 @@ from typing import Any
 from harmony_plugin import Dialect, Options
 from harmony_plugin.core import SPECIAL_IDS, Vocabulary, harmony_vocabulary
 
-from .settings import Settings
+from .settings import PluginSettings
 
 __all__ = ["Tokens", "tokens_of"]
 
@@ -29,7 +29,7 @@ class Tokens:
 _known: weakref.WeakKeyDictionary[Any, Tokens] = weakref.WeakKeyDictionary()
 
 
-def tokens_of(tokenizer: Any, settings: Settings) -> Tokens:
+def tokens_of(tokenizer: Any, settings: PluginSettings) -> Tokens:
     """The settings and vocabulary for ``tokenizer``; worked out once and kept as long as it lives.
 
     Raises:
@@ -41,7 +41,7 @@ def tokens_of(tokenizer: Any, settings: Settings) -> Tokens:
     return found
 
 
-def _read(tokenizer: Any, settings: Settings) -> Tokens:
+def _read(tokenizer: Any, settings: PluginSettings) -> Tokens:
     ids: Mapping[str, int] = tokenizer.get_vocab()
     special = frozenset(getattr(tokenizer, "all_special_ids", ()))
     dialect = Dialect.from_vocabulary(ids.get, markers=settings.markers, reserved=special)

@@ -8,12 +8,27 @@ from typing import Any
 
 import pytest
 from vllm_rig.cases import Case, load, right
-from vllm_rig.replies import APIS, Api, Clients, Script, Told, comparable, gather_bounded
+from vllm_rig.replies import (
+    APIS,
+    Api,
+    Clients,
+    Script,
+    Told,
+    comparable,
+    encode,
+    function_tool,
+    gather_bounded,
+)
 from vllm_rig.server import Launch
 
+from comingback import MANY, OFFERED
 from harmony_plugin import Dialect
 
 CASES = load()
+AGAIN = [
+    Case(name, tuple(encode(text)), tuple(function_tool(tool) for tool in OFFERED["tools"]), (None, None, []))
+    for name, (text, _) in MANY.items()
+]
 MARKERS = tuple(Dialect().markers.values())
 MODES = (False, True)
 
@@ -32,7 +47,7 @@ def told(pool: Any) -> dict[tuple[str, Api, bool, bool], Told | BaseException]:
     url = pool.get(Launch()).url
     keys = [
         (case, api, stream, past)
-        for case in CASES
+        for case in (*CASES, *AGAIN)
         for api in APIS
         for stream in MODES
         for past in ((False, True) if case.has_inner_stop and api != "messages" else (False,))
@@ -86,6 +101,20 @@ def test_reply_is_the_cores(case: Case, api: Api, told: Any) -> None:
         if api != "messages":
             assert reply.reasoning_tokens == expected.reasoning_tokens
         assert len(set(reply.call_ids)) == len(expected.fields[2]), "every call has an id of its own"
+
+
+@pytest.mark.parametrize("api", ["responses", "messages"])
+@pytest.mark.parametrize("case", [*CASES, *AGAIN], ids=lambda case: case.id)
+def test_an_item_is_a_message(case: Case, api: Api, told: Any) -> None:
+    """In both modes, in the model's order: streamed is whole, byte for byte."""
+    expected = right(case.script, case.tools).items
+    for stream in MODES:
+        items = [item for item in the(told[case.id, api, stream, False]).items if item.text]
+        if api == "messages" and not stream:  # there arguments are an object
+            assert [item[::2] for item in items] == [item[::2] for item in expected]
+            assert [i.text for i in items if i.name is None] == [i.text for i in expected if i.name is None]
+        else:
+            assert items == expected
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.has_inner_stop], ids=lambda case: case.id)

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -516,20 +517,6 @@ def test_batch_endpoint(server: Any, run: Run) -> None:
     assert details["reasoning_tokens"] == 2 * right(ANSWER, []).reasoning_tokens
 
 
-def test_blocks_of_messages_stand_apart(server: Any, run: Run) -> None:
-    """No line break in front of a block's text; one joins two messages of a block."""
-    parts = [("analysis", "A"), ("commentary", "B"), ("analysis", "C"), ("analysis", "D")]
-    head = "".join(f"<|channel|>{channel}<|message|>{text}<|end|><|start|>assistant" for channel, text in parts)
-    script = Script(tuple(encode(head + "<|channel|>final<|message|>E<|return|>")))
-    (told,) = both(run, server.url, lambda c, stream: c.ask("messages", script, stream=stream), (True,))
-    blocks: dict[int, str] = {}
-    for event in told.chunks:
-        if event.type == "content_block_delta" and event.delta.type in ("thinking_delta", "text_delta"):
-            text = getattr(event.delta, "thinking", None) or getattr(event.delta, "text", "")
-            blocks[event.index] = blocks.get(event.index, "") + text
-    assert list(blocks.values()) == ["A", "B", "C\nD", "E"]
-
-
 # Choices, counts and the rest
 
 
@@ -744,6 +731,36 @@ def test_random_output(server: Any, run: Run) -> None:
 
 
 def test_log_has_no_error(server: Any) -> None:
-    """Last of this file: all of the above passed through the server without a line of complaint."""
+    """All of the above passed through the server without a line of complaint."""
     bad = complaints(server.log_text())
     assert not bad, "\n".join(bad[:20])
+
+
+UNKNOWN: list[tuple[Api, Any]] = [
+    ("chat", {"type": "function", "function": {"name": "nope"}}),
+    ("responses", {"type": "function", "name": "nope"}),
+    ("messages", {"type": "tool", "name": "nope"}),
+    *(
+        ("responses", {"type": "allowed_tools", "mode": mode, "tools": [*more, {"type": "function", "name": "nope"}]})
+        for mode in ("auto", "required")
+        for more in ([], [{"type": "function", "name": "get_weather"}])
+    ),
+]
+
+
+def test_a_tool_that_is_not_offered_cannot_be_chosen(server: Any, run: Run) -> None:
+    """On any API, whole or streamed. Behind the look at the log: vLLM writes what it refuses on Messages into it."""
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            return await gather_bounded(
+                [
+                    clients.ask(api, ANSWER, stream=stream, tools=[WEATHER], tool_choice=choice)
+                    for api, choice in UNKNOWN
+                    for stream in (False, True)
+                ]
+            )
+
+    for error in run(work()):
+        assert isinstance(error, openai.BadRequestError | anthropic.BadRequestError), error
+        assert "tool" in str(error.body)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .replies import Fields, Script, encode, encode_plain, function_tool
+from .replies import Fields, Item, Script, encode, encode_plain, function_tool
 
 FILE = Path(__file__).resolve().parents[2] / "cases" / "split.jsonl"
 
@@ -62,18 +62,27 @@ def load() -> list[Case]:
 
 @dataclass(frozen=True)
 class Right:
-    """What the core gives."""
+    """What the core gives. ``items``: an item a message, those without text left out."""
 
     fields: Fields
     reasoning_tokens: int
     finish: str
+    items: list[Item]
 
 
 def right(script: Script, tools: Sequence[Mapping[str, Any]], **options: Any) -> Right:
     """The core's reply on the ids that the server sees of a script. `options`: fields of the core's `Options`."""
-    from harmony_plugin import Options, parse
+    from harmony_plugin import Options, Started, Stream, Text
 
-    reply = parse(list(script.seen), tools=list(tools), options=Options(**options))
+    stream = Stream(tools=list(tools), options=Options(**options))
+    items: list[Item] = []
+    for event in stream.feed_events(list(script.seen)) + stream.finish_events():
+        if isinstance(event, Started) and event.field is not None:
+            items.append(Item(event.field, "", event.call.name if event.call else None))
+        elif isinstance(event, Text):
+            items[-1] = items[-1]._replace(text=items[-1].text + event.text)
+    reply = stream.reply
     assert reply.reasoning_tokens is not None, "ids carry their count"
     fields = (reply.reasoning_content, reply.content, [(call.name, call.arguments) for call in reply.tool_calls])
-    return Right(fields, reply.reasoning_tokens, reply.finish_reason(cut=script.cut))
+    spoken = [item for item in items if item.text]
+    return Right(fields, reply.reasoning_tokens, reply.finish_reason(cut=script.cut), spoken)

@@ -10,18 +10,27 @@ import json
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import anthropic
 import openai
 
-from harmony_plugin.core import harmony_encoding
+from harmony_plugin.core import Field, harmony_encoding
 
 from .server import MODEL
 
 Api = Literal["chat", "responses", "messages"]
 APIS: tuple[Api, ...] = ("chat", "responses", "messages")
 STOP_IDS = frozenset((200_002, 199_999, 200_012))
+FIELDS: dict[str, Field] = {
+    "reasoning": "reasoning",
+    "message": "content",
+    "function_call": "tool_call",
+    "thinking": "reasoning",
+    "text": "content",
+    "tool_use": "tool_call",
+}
+"""The fields of items of /v1/responses and of blocks of /v1/messages, by their types."""
 BLOCK_TEXTS = {"thinking_delta": "thinking", "text_delta": "text", "input_json_delta": "partial_json"}
 QUESTION = [{"role": "user", "content": "Say what the script says."}]
 
@@ -63,6 +72,14 @@ class Script:
         return len(self.seen) if self.cut else len(self.seen) + 16
 
 
+class Item(NamedTuple):
+    """An item of /v1/responses, or a block of /v1/messages. ``text``: a call's arguments; ``name``: its tool's."""
+
+    field: Field
+    text: str
+    name: str | None = None
+
+
 @dataclass
 class Told:
     """A reply as a client got it. Absent fields are None, in every mode."""
@@ -76,6 +93,7 @@ class Told:
     token_ids: list[int] | None = None
     prompt_ids: list[int] | None = None
     call_ids: list[str] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     chunks: list[Any] = field(default_factory=list, repr=False)
     raw: Any = field(default=None, repr=False)
 
@@ -266,31 +284,30 @@ def _joined(texts: Iterable[str]) -> str | None:
     return "\n".join(text for text in texts if text) or None
 
 
+def _of_items(items: Sequence[Item], **rest: Any) -> Told:
+    """A reply that consists of items, with its fields as the core joins them."""
+    reasoning, content = (
+        _joined(item.text for item in items if item.field == each) for each in ("reasoning", "content")
+    )
+    calls = [(item.name or "", item.text) for item in items if item.field == "tool_call"]
+    return Told(reasoning, content, calls, items=list(items), **rest)
+
+
 def told_of_response(response: Any) -> Told:
-    """A whole response object: one item a message."""
-    reasoning: list[str] = []
-    content: list[str] = []
-    calls: list[tuple[str, str]] = []
-    call_ids: list[str] = []
+    """A whole response object."""
+    items: list[Item] = []
     for item in response.output:
-        if item.type == "reasoning":
-            reasoning.append("".join(part.text for part in item.content or []))
-        elif item.type == "message":
-            content.append("".join(part.text for part in item.content))
-        elif item.type == "function_call":
-            calls.append((item.name, item.arguments))
-            call_ids.append(item.call_id)
-        else:
-            raise AssertionError(f"an output item of an unexpected type: {item}")
+        if item.type == "function_call":
+            items.append(Item("tool_call", item.arguments, item.name))
+        else:  # an item of an unexpected type has no field
+            items.append(Item(FIELDS[item.type], "".join(part.text for part in item.content or [])))
     usage = response.usage
-    return Told(
-        reasoning=_joined(reasoning),
-        content=_joined(content),
-        tool_calls=calls,
+    return _of_items(
+        items,
         finish=response.status,
         reasoning_tokens=usage.output_tokens_details.reasoning_tokens if usage else None,
         completion_tokens=usage.output_tokens if usage else None,
-        call_ids=call_ids,
+        call_ids=[item.call_id for item in response.output if item.type == "function_call"],
         raw=response,
     )
 
@@ -342,18 +359,12 @@ def gather_responses(events: Sequence[Any]) -> Told:
     assert last is not None
     assert last.type in ("response.completed", "response.incomplete"), last.type
     told = told_of_response(last.response)
-    finished = {index: done[index] for index in sorted(done)}
-    account = told_of_response(SimpleNamespace(output=list(finished.values()), usage=None, status=told.finish))
-    assert account.fields == told.fields, f"done events say {account.fields}, the end says {told.fields}"
-    kinds = {"reasoning": "reasoning", "message": "content", "function_call": "call"}
-    added: dict[str, list[tuple[int, str]]] = {"reasoning": [], "content": [], "call": []}
-    for index in sorted(texts):
-        kind, parts = texts[index]
-        added[kinds[kind]].append((index, "".join(parts)))
-    return Told(
-        reasoning=_joined(text for _, text in added["reasoning"]),
-        content=_joined(text for _, text in added["content"]),
-        tool_calls=[(names[index], text) for index, text in added["call"]],
+    account = [done[index] for index in sorted(done)]
+    account = told_of_response(SimpleNamespace(output=account, usage=None, status=told.finish)).items
+    assert account == told.items, f"done events say {account}, the end says {told.items}"
+    items = [Item(FIELDS[kind], "".join(parts), names.get(index)) for index, (kind, parts) in sorted(texts.items())]
+    return _of_items(
+        items,
         finish=told.finish,
         reasoning_tokens=told.reasoning_tokens,
         completion_tokens=told.completion_tokens,
@@ -382,14 +393,8 @@ async def messages(
         options["tools"] = for_api(tools, "messages")
     if not stream:
         whole = await client.messages.create(model=MODEL, extra_body=body, **options)
-        return Told(
-            reasoning=_or_none(block.thinking for block in whole.content if block.type == "thinking"),
-            content=_or_none(block.text for block in whole.content if block.type == "text"),
-            tool_calls=[
-                (block.name, json.dumps(block.input, ensure_ascii=False))
-                for block in whole.content
-                if block.type == "tool_use"
-            ],
+        return _of_items(
+            [_block(block) for block in whole.content],
             finish=whole.stop_reason,
             completion_tokens=whole.usage.output_tokens,
             call_ids=[block.id for block in whole.content if block.type == "tool_use"],
@@ -400,34 +405,38 @@ async def messages(
     return gather_messages(read) if read is not None else Told(finish=LEFT)
 
 
+def _block(block: Any, text: str | None = None) -> Item:
+    """A block with its text as it streamed; None: as the whole block holds it."""
+    if block.type == "tool_use":
+        return Item("tool_call", json.dumps(block.input, ensure_ascii=False) if text is None else text, block.name)
+    whole = block.thinking if block.type == "thinking" else block.text
+    return Item(FIELDS[block.type], whole if text is None else text)
+
+
 def gather_messages(events: Sequence[Any]) -> Told:
     """Add up a Messages stream; arguments are the model's text."""
     blocks: dict[int, tuple[Any, list[str]]] = {}
-    told = Told(chunks=list(events))
+    finish = completion_tokens = None
     ended = False
     for event in events:
         assert event.type != "error", f"the stream carries an error: {event}"
         if event.type == "content_block_start":
+            assert event.index == len(blocks), "one block is open at a time"
             blocks[event.index] = (event.content_block, [])
-        elif event.type == "content_block_delta":
-            delta = event.delta
-            text = {"thinking_delta": "thinking", "text_delta": "text", "input_json_delta": "partial_json"}.get(
-                delta.type
-            )
-            if text is not None:
-                blocks[event.index][1].append(getattr(delta, text))
+        elif event.type == "content_block_delta" and event.delta.type in BLOCK_TEXTS:
+            blocks[event.index][1].append(getattr(event.delta, BLOCK_TEXTS[event.delta.type]))
         elif event.type == "message_delta":
-            told.finish = event.delta.stop_reason
-            told.completion_tokens = event.usage.output_tokens
+            finish, completion_tokens = event.delta.stop_reason, event.usage.output_tokens
         elif event.type == "message_stop":
             ended = True
     assert ended, "the stream ends with message_stop"
-    ordered = [blocks[index] for index in sorted(blocks)]
-    told.reasoning = _or_none("".join(text) for block, text in ordered if block.type == "thinking")
-    told.content = _or_none("".join(text) for block, text in ordered if block.type == "text")
-    told.tool_calls = [(block.name, "".join(text)) for block, text in ordered if block.type == "tool_use"]
-    told.call_ids = [block.id for block, _ in ordered if block.type == "tool_use"]
-    return told
+    return _of_items(
+        [_block(block, "".join(texts)) for block, texts in blocks.values()],
+        finish=finish,
+        completion_tokens=completion_tokens,
+        call_ids=[block.id for block, _ in blocks.values() if block.type == "tool_use"],
+        chunks=list(events),
+    )
 
 
 class Clients:
