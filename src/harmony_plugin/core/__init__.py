@@ -16,8 +16,10 @@ from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
+from .words import BUILTIN_NAMESPACES
 
 __all__ = [
+    "BUILTIN_NAMESPACES",
     "BY_SETTING",
     "CODES",
     "FIELDS",

@@ -12,11 +12,9 @@ from .events import Field
 from .header import Header
 from .issues import Code
 from .options import Options
-from .words import CHANNELS
+from .words import BUILTIN_NAMESPACES, CHANNELS
 
 __all__ = ["Route", "Router", "tool_names"]
-
-_BUILTIN = ("python", "browser", "container")
 
 
 class Route(NamedTuple):
@@ -107,7 +105,7 @@ class Router:
             return self._call(name)
         if recipient.startswith("functions.") and (name := recipient[len("functions.") :]):
             return self._call(name)
-        if recipient.partition(".")[0] in _BUILTIN and (recipient != "python." and not recipient.startswith("python.")):
+        if recipient.partition(".")[0] in BUILTIN_NAMESPACES and not recipient.startswith("python."):
             wanted = self._options.builtin_tools
             if wanted == "tool_calls" or (wanted == "auto" and self._declared):
                 # An agent answers that there is no such tool, and the model goes on; an empty turn would end it.

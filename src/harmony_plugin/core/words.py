@@ -12,6 +12,7 @@ from .tokens import CHANNEL, CONSTRAIN, START
 
 __all__ = [
     "ASSISTANT",
+    "BUILTIN_NAMESPACES",
     "CHANNELS",
     "FORMAT",
     "FORMAT_WORD",
@@ -35,6 +36,8 @@ SYNONYMS = ("thinking", "thought", "reasoning")
 TYPES = ("json", "code")
 #: Recipients that are none: the model speaks to itself or to everybody.
 NOBODY = (ASSISTANT, "all")
+#: Of gpt-oss's own tools.
+BUILTIN_NAMESPACES = ("python", "browser", "container")
 #: Words that models repeat, glue together and leave the markers out of.
 FORMAT = (ASSISTANT, *CHANNELS)
 

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import RequestError
+from ..core import BUILTIN_NAMESPACES, RequestError
 from .parts import content_text, encodable, reasoning_apart
 from .tools import custom_arguments, tool_name
 
 __all__ = ["History", "Line"]
 
 INSTRUCT = ("system", "developer")
-BUILTIN_NAMESPACES = ("browser", "python", "container")
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def hosted_tools(tools: Any) -> tuple[set[str], list[str]]:
     if "mcp" not in types:
         return hosted, []
     labels = [f"mcp.{tool.server_label}" for tool in tools if getattr(tool, "type", None) == "mcp"]
-    return hosted | {"python", "browser", "container"}, labels
+    return hosted.union(core.BUILTIN_NAMESPACES), labels
 
 
 def stop_of(request: Any) -> Stop:
