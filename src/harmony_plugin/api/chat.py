@@ -61,9 +61,6 @@ class ChatWriter(Writer):
             choices.append({"index": index, "message": message, "logprobs": told, **_done(ending)})
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.to_openai()}
 
-    def start(self, usage: Usage) -> Iterator[Json]:
-        return iter(())
-
     def feed(self, piece: Piece) -> Iterator[Json]:
         choice = self._choices.get(piece.index)
         delta: Json = {}

@@ -6,9 +6,12 @@ from the reply itself share their whole prefix with those that a client sends an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-__all__ = ["Conversation"]
+from ..core import RequestError
+
+__all__ = ["Conversation", "string_of"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -62,3 +65,20 @@ class Conversation:
             return last
         self.messages.append({"role": "assistant", "content": None})
         return self.messages[-1]
+
+
+def string_of(item: Mapping[str, Any], name: str, where: str, *, filled: bool = False) -> str:
+    """A string that an item, a block or a tool must hold.
+
+    Args:
+        where: the path of what holds it.
+        filled: whether it may not be empty.
+
+    Raises:
+        RequestError: it is missing, or no such string.
+    """
+    value = item.get(name)
+    if not isinstance(value, str) or (filled and not value):
+        code = "invalid_type" if name in item else "missing_required_parameter"
+        raise RequestError(f"{where}.{name} is not a string.", f"{where}.{name}", code)
+    return value

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core import RequestError, Started, Text
 from ..prompts import placeholder
-from .conversation import Conversation
+from .conversation import Conversation, string_of
 from .errors import ThreadsUnsupported, error_body, from_validation
 from .reply import Piece, Usage, Writer
 from .tools import anthropic_function
@@ -238,15 +238,15 @@ def _assistant(content: str | Sequence[Json], where: str, conversation: Conversa
         kind = block.get("type")
         if kind == "text":
             # More of the turn follows: that was no answer yet.
-            conversation.content(_string(block, "text", at), "commentary" if i + 1 < len(content) else None)
+            conversation.content(string_of(block, "text", at), "commentary" if i + 1 < len(content) else None)
         elif kind == "thinking":
-            conversation.reasoning(_string(block, "thinking", at))
+            conversation.reasoning(string_of(block, "thinking", at))
         elif kind == "tool_use":
             given = block.get("input")
             if not isinstance(given, dict):
                 raise RequestError(f"{at}.input is not an object.", f"{at}.input", "invalid_type")
-            function = {"name": _string(block, "name", at), "arguments": json.dumps(given, ensure_ascii=False)}
-            conversation.call({"id": _string(block, "id", at), "type": "function", "function": function})
+            function = {"name": string_of(block, "name", at), "arguments": json.dumps(given, ensure_ascii=False)}
+            conversation.call({"id": string_of(block, "id", at), "type": "function", "function": function})
         elif kind != "redacted_thinking":  # not ours: nothing can be read in it
             raise RequestError(f"{at}.type is {kind!r}, which is not supported.", f"{at}.type", "invalid_value")
 
@@ -268,7 +268,7 @@ def _user(content: str | Sequence[Json], where: str, conversation: Conversation,
         text = _text(block.get("content") or "", f"{at}.content", media=True)
         if block.get("is_error"):
             text = f"Error: {text}" if text else "Error"
-        conversation.result(_string(block, "tool_use_id", at), text)
+        conversation.result(string_of(block, "tool_use_id", at), text)
     if texts:
         conversation.say("user", "\n".join(texts))
 
@@ -290,29 +290,21 @@ def _block_text(block: Mapping[str, Any], at: str, media: bool) -> str:
     """A block's text. `media`: whether a placeholder may stand for one that is no text."""
     kind = block.get("type")
     if kind == "text":
-        return _string(block, "text", at)
+        return string_of(block, "text", at)
     source, title = block.get("source"), block.get("title")
     heading = f"{title}\n" if isinstance(title, str) else ""
     if kind == "search_result":
         return f"{heading}{source if isinstance(source, str) else ''}\n" + _text(block.get("content"), f"{at}.content")
     if kind == "document" and isinstance(source, Mapping):
         if source.get("type") == "text":
-            return heading + _string(source, "data", f"{at}.source")
+            return heading + string_of(source, "data", f"{at}.source")
         if source.get("type") == "content":
             return heading + _text(source.get("content"), f"{at}.source.content", media=media)
     if kind == "tool_reference":
-        return _string(block, "tool_name", at)
+        return string_of(block, "tool_name", at)
     if media and isinstance(kind, str):
         return placeholder(block)
     raise RequestError(f"{at}.type is {kind!r}: gpt-oss reads text only.", f"{at}.type", "invalid_value")
-
-
-def _string(block: Mapping[str, Any], name: str, where: str) -> str:
-    value = block.get(name)
-    if not isinstance(value, str):
-        code = "invalid_type" if name in block else "missing_required_parameter"
-        raise RequestError(f"{where}.{name} is not a string.", f"{where}.{name}", code)
-    return value
 
 
 class MessageWriter(Writer):
@@ -349,7 +341,7 @@ class MessageWriter(Writer):
                 continue
             yield from self.close()
             if isinstance(event, Started) and event.call is not None:
-                yield from self._begin("tool_use", id=event.call.id, name=event.call.name, input={})
+                yield self._begin("tool_use", id=event.call.id, name=event.call.name, input={})
         if piece.ending is not None:
             self.message["stop_reason"] = STOP_REASONS[piece.ending.finish_reason]
             if piece.ending.stop_string is not None:
@@ -398,17 +390,16 @@ class MessageWriter(Writer):
         kind = BLOCKS[event.field]
         if kind == "thinking" and not self._thinking:
             return
-        if self._open != kind:
-            yield from self._begin(kind, **{kind: ""}, **({"signature": ""} if kind == "thinking" else {}))
+        if self._open is None:
+            yield self._begin(kind, **{kind: ""}, **({"signature": ""} if kind == "thinking" else {}))
         self._written.append(event.text)
         yield self._delta(kind, **{kind: event.text})
 
-    def _begin(self, kind: str, **fields: Any) -> Iterator[Json]:
-        yield from self.close()
+    def _begin(self, kind: str, **fields: Any) -> Json:
         self._open = kind
         block = {"type": kind, **fields}
         self.message["content"].append(block)
-        yield {"type": "content_block_start", "index": self._index(), "content_block": dict(block)}
+        return {"type": "content_block_start", "index": self._index(), "content_block": dict(block)}
 
     def _delta(self, kind: str, **fields: Any) -> Json:
         delta = {"type": f"{kind}_delta", **fields}

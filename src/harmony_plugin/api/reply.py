@@ -112,17 +112,17 @@ class Usage:
 class Writer(ABC):
     """Writes one reply down as an API has it: streamed, by all methods but `whole`, or by `whole` alone."""
 
-    @abstractmethod
     def start(self, usage: Usage) -> Iterator[dict[str, Any]]:
-        """What is sent before the first piece. Of the usage, only the prompt's length is known."""
+        """What is sent before the first piece, if anything. Of the usage, only the prompt's length is known."""
+        return iter(())
 
     @abstractmethod
     def feed(self, piece: Piece) -> Iterator[dict[str, Any]]:
         """What a piece brings."""
 
-    @abstractmethod
     def finish(self, usage: Usage) -> Iterator[dict[str, Any]]:
-        """What is sent after the last piece."""
+        """What is sent after the last piece, if anything."""
+        return iter(())
 
     @abstractmethod
     def fail(self, error: RequestError) -> Iterator[dict[str, Any]]:

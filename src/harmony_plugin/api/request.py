@@ -23,8 +23,9 @@ MOST_TOP_LOGPROBS = 20
 class ContextOverflow(RequestError):
     """The prompt leaves no room in the context.
 
-    :ivar tokens: the prompt's.
-    :ivar most: the context's.
+    Attributes:
+        tokens: the prompt's.
+        most: the context's.
     """
 
     def __init__(self, tokens: int, most: int) -> None:
@@ -42,9 +43,10 @@ class ContextOverflow(RequestError):
 class FunctionTool:
     """A function on offer.
 
-    :ivar parameters: the JSON schema of its arguments.
-    :ivar strict: whether arguments are always held to it.
-    :ivar custom: whether it stands for a custom tool, whose calls hold text.
+    Attributes:
+        parameters: the JSON schema of its arguments.
+        strict: whether arguments are always held to it.
+        custom: whether it stands for a custom tool, whose calls hold text.
     """
 
     name: str
@@ -68,12 +70,13 @@ class AllowedCalls(NamedTuple):
 class ChatRequest:
     """A request as the handler works with it. The names are OpenAI's where OpenAI has one.
 
-    :ivar described: the tools as the prompt shows them; None without tools or with `tool_choice: none`.
-    :ivar tools: the functions that may be called.
-    :ivar tool_choice: `none`, `auto`, `required`; a named function is `required` with only that one callable.
-    :ivar schema: what the final message's text is held to; None: free text.
-    :ivar sampling: arguments for `Llama.generate`.
-    :ivar parallel: None: stop at the first call, as gpt-oss was trained; True: go on; False: one call at most.
+    Attributes:
+        described: the tools as the prompt shows them; None without tools or with `tool_choice: none`.
+        tools: the functions that may be called.
+        tool_choice: `none`, `auto`, `required`; a named function is `required` with only that one callable.
+        schema: what the final message's text is held to; None: free text.
+        sampling: arguments for `Llama.generate`.
+        parallel: None: stop at the first call, as gpt-oss was trained; True: go on; False: one call at most.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -103,7 +106,8 @@ class ChatRequest:
     def read(cls, fields: Mapping[str, Any], defaults: Defaults) -> ChatRequest:
         """Check `fields` (None means left out).
 
-        :raises RequestError: names the first field that is wrong.
+        Raises:
+            RequestError: names the first field that is wrong.
         """
         given = Fields(fields)
         tools, choice = fields.get("tools"), fields.get("tool_choice")

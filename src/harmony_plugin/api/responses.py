@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..core import Message, RequestError, Started, Text, ToolCallDelta
 from ..prompts import content_text
 from . import tools
-from .conversation import Conversation
+from .conversation import Conversation, string_of
 from .errors import from_validation
 from .reply import Ending, Piece, Usage, Writer
 from .tools import Toolbox
@@ -125,7 +125,7 @@ def resolve(request: ResponsesRequest, item: Callable[[str, str], Json]) -> Resp
     items = []
     for i, given in enumerate(request.input):
         refers = given.get("type") == "item_reference" or given.keys() == {"id"}
-        items.append(item(_string(given, "id", f"input[{i}]"), f"input[{i}].id") if refers else given)
+        items.append(item(string_of(given, "id", f"input[{i}]"), f"input[{i}].id") if refers else given)
     return request.model_copy(update={"input": items})
 
 
@@ -299,18 +299,18 @@ class _Input(Conversation):
             self.reasoning(thought)
 
     def _call(self, kind: str, item: Json, where: str) -> None:
-        call: Json = {"id": _string(item, "call_id", where), "type": "function"}
+        call: Json = {"id": string_of(item, "call_id", where, filled=True), "type": "function"}
         if kind in tools.KINDS:
             function = {"name": self._toolbox.offered(tools.KINDS[kind]), "arguments": tools.call_arguments(item)}
             call["function"] = function
         else:
             namespace = item.get("namespace")
-            name = _string(item, "name", where)
+            name = string_of(item, "name", where, filled=True)
             name = self._toolbox.offered(name, namespace if isinstance(namespace, str) and namespace else None)
             if kind == "custom_tool_call":
-                call |= {"type": "custom", "custom": {"name": name, "input": _string(item, "input", where)}}
+                call |= {"type": "custom", "custom": {"name": name, "input": string_of(item, "input", where)}}
             else:
-                call["function"] = {"name": name, "arguments": _string(item, "arguments", where)}
+                call["function"] = {"name": name, "arguments": string_of(item, "arguments", where)}
         self.call(call)
 
     def _result(self, kind: str, item: Json, where: str) -> None:
@@ -319,15 +319,10 @@ class _Input(Conversation):
         output = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
         if kind == "apply_patch_call_output" and output is None:
             output = item.get("status")
-        self.result(_string(item, name, where), content_text(output, f"{where}.output", media=True, between="\n"))
-
-
-def _string(item: Mapping[str, Any], name: str, where: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str) or (not value and name in ("name", "call_id")):
-        code = "invalid_type" if name in item else "missing_required_parameter"
-        raise RequestError(f"{where}.{name} is not a string.", f"{where}.{name}", code)
-    return value
+        self.result(
+            string_of(item, name, where, filled=name == "call_id"),
+            content_text(output, f"{where}.output", media=True, between="\n"),
+        )
 
 
 def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
@@ -337,7 +332,7 @@ def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
         if not isinstance(parts, list):
             raise RequestError(f"{where}.{name} is not a list.", f"{where}.{name}", "invalid_type")
         texts = [
-            _string(part, "text", f"{where}.{name}[{i}]") if isinstance(part, Mapping) else ""
+            string_of(part, "text", f"{where}.{name}[{i}]") if isinstance(part, Mapping) else ""
             for i, part in enumerate(parts)
         ]
         if any(texts):
@@ -363,7 +358,9 @@ def _named(choice: Any, where: str, toolbox: Toolbox) -> Json:
     if kind not in ("function", "custom"):
         raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
     namespace = choice.get("namespace")
-    name = toolbox.offered(_string(choice, "name", where), namespace if isinstance(namespace, str) else None)
+    name = toolbox.offered(
+        string_of(choice, "name", where, filled=True), namespace if isinstance(namespace, str) else None
+    )
     return {"type": kind, kind: {"name": name}}
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from ..core import RequestError
 from ..prompts import custom_input
+from .conversation import string_of
 
 __all__ = ["OfferedTool", "Toolbox", "anthropic_function"]
 
@@ -214,7 +215,7 @@ class Toolbox:
             )
 
     def _add_namespace(self, tool: Mapping[str, Any], where: str) -> None:
-        namespace, tools = _string(tool, "name", where), tool.get("tools")
+        namespace, tools = string_of(tool, "name", where, filled=True), tool.get("tools")
         if not isinstance(tools, list) or not all(isinstance(inner, Mapping) for inner in tools):
             raise RequestError(f"{where}.tools is not a list of tools.", f"{where}.tools", "invalid_type")
         description = tool.get("description")
@@ -228,7 +229,7 @@ class Toolbox:
             self._offer(inner, at, namespace)
 
     def _offer(self, tool: Mapping[str, Any], where: str, namespace: str | None) -> None:
-        name, kind = _string(tool, "name", where), tool["type"]
+        name, kind = string_of(tool, "name", where, filled=True), tool["type"]
         offered = name if namespace is None else self._free(_joined(namespace, name))
         inner: Json = {"name": offered}
         for key in ("description", "strict") if kind == "function" else ("description", "format"):
@@ -258,14 +259,6 @@ def _is_local(environment: Any) -> bool:
 def _joined(namespace: str, name: str) -> str:
     """As MCP clients write a server's tools: `mcp__server__tool`."""
     return namespace + name if namespace.endswith("__") else f"{namespace}__{name}"
-
-
-def _string(value: Mapping[str, Any], name: str, where: str) -> str:
-    found = value.get(name)
-    if not isinstance(found, str) or not found:
-        code = "invalid_type" if name in value else "missing_required_parameter"
-        raise RequestError(f"{where}.{name} is not a string.", f"{where}.{name}", code)
-    return found
 
 
 # Anthropic's.

@@ -151,13 +151,7 @@ class Stream(TokenPath):
 
     def finish(self) -> Delta:
         """The output ends: gives what was held. Again: nothing."""
-        if self._gives != "deltas":
-            self._give("deltas")
-        if taken := self._close_path():
-            self._make_up(taken)
-        out: list[Event] = []
-        self._end_of_output(out)
-        return self._joiner.delta(out)
+        return self._joiner.delta(self._finish("deltas"))
 
     @overload
     def deltas(self, chunks: AsyncIterable[str | Sequence[int]]) -> AsyncIterator[Delta]: ...
@@ -192,25 +186,32 @@ class Stream(TokenPath):
 
     def finish_events(self) -> list[Event]:
         """Like `finish`, as a list of events."""
-        if self._gives != "events":
-            self._give("events")
-        if taken := self._close_path():
-            self._make_up(taken)
+        return self._finish("events")
+
+    def _finish(self, what: Literal["deltas", "events"]) -> list[Event]:
+        self._go_on(what, self._close_path())
         out: list[Event] = []
         self._end_of_output(out)
         return out
 
-    def _give(self, what: Literal["deltas", "events"]) -> None:
-        """The first chunk, or the end, tells whether this stream gives deltas or events."""
-        if self._gives is not None:
-            raise RuntimeError(f"this stream gives {self._gives}: make another Stream for {what}")
-        self._gives = what
+    def _go_on(self, what: Literal["deltas", "events"], taken: int) -> None:
+        """Before the next chunk, or the end. The first one tells whether this stream gives deltas or events.
+
+        Args:
+            what: what is asked for now.
+            taken: how many ids took the short cut since.
+        """
+        if self._gives != what:
+            if self._gives is not None:
+                raise RuntimeError(f"this stream gives {self._gives}: make another Stream for {what}")
+            self._gives = what
+        if taken:
+            assert self._lexer is not None
+            self._lexer.offset += taken
+            self._body_ids += taken
 
     def _feed_slowly(self, chunk: str | Sequence[int], taken: int) -> tuple[Delta, Mapping[int, str]]:
-        if self._gives != "deltas":
-            self._give("deltas")
-        if taken:
-            self._make_up(taken)
+        self._go_on("deltas", taken)
         out: list[Event] = []
         self._take(chunk, out)
         delta = self._joiner.delta(out)
@@ -218,10 +219,7 @@ class Stream(TokenPath):
         return delta, NO_PIECES if self._joiner.fresh else self._next()
 
     def _events_slowly(self, chunk: str | Sequence[int], taken: int) -> tuple[list[Event], Mapping[int, str]]:
-        if self._gives != "events":
-            self._give("events")
-        if taken:
-            self._make_up(taken)
+        self._go_on("events", taken)
         out: list[Event] = []
         self._take(chunk, out)
         return out, self._next()
@@ -354,12 +352,6 @@ class Stream(TokenPath):
         self._machine.prime(tokens)
         for _, header, offset in self._machine.take():
             self._start(header, offset, self._early)
-
-    def _make_up(self, taken: int) -> None:
-        """Count the ids that took the short cut."""
-        assert self._lexer is not None
-        self._lexer.offset += taken
-        self._body_ids += taken
 
     def _advance(self, out: list[Event] | None) -> None:
         """Bring what the machine found to its fields."""

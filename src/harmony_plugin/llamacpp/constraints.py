@@ -75,7 +75,7 @@ class Compiled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Body:
+class AllowedBody:
     """What may stand behind a header.
 
     Attributes:
@@ -93,9 +93,9 @@ class Body:
 class Node:
     """A place in a header: the ids that may follow, and where they lead."""
 
-    next: dict[int, Node | Body] = field(default_factory=dict)
+    next: dict[int, Node | AllowedBody] = field(default_factory=dict)
 
-    def add(self, path: Sequence[int], end: Node | Body) -> None:
+    def add(self, path: Sequence[int], end: Node | AllowedBody) -> None:
         node = self
         for token in path[:-1]:
             step = node.next.setdefault(token, Node())
@@ -246,26 +246,26 @@ class Allowed:
         required, shaped = request.tool_choice == "required", request.schema is not None
         # Reasoning ends in another message, never in the end of the reply: there is always an answer.
         for channel in ("analysis", *options.channels):
-            self._message(channel, Body((end,)), trees=(self.root,))
+            self._message(channel, AllowedBody((end,)), trees=(self.root,))
         if request.schema is not None and not required:
-            self._message("final", Body((over,), self._matcher(request.schema, "response_format")))
+            self._message("final", AllowedBody((over,), self._matcher(request.schema, "response_format")))
         elif not required:
             closing = tuple(token for token in (over, end, markers["endoftext"]) if token >= 0)
-            self._message("final", Body(closing))
+            self._message("final", AllowedBody(closing))
         # A preamble is shown beside the answer, which would no longer be JSON.
         if not (shaped and options.commentary == "content"):
-            preamble = Body((end,) if required else (end, over))
+            preamble = AllowedBody((end,) if required else (end, over))
             final_next = required or not request.callable_names
             self._message("commentary", preamble, trees=(self.root,) if final_next else (self.root, self.answer))
         for i, tool in enumerate(request.tools):
             if tool.name not in request.callable_names:
                 continue
             matcher = self._arguments(tool, f"tools[{i}].function.parameters", required)
-            body = Body((call,) if matcher else (call, end, over), matcher, call=True)
+            body = AllowedBody((call,) if matcher else (call, end, over), matcher, call=True)
             self._message("commentary", body, recipient=f"functions.{tool.name}")
         if options.builtin_tools == "tool_calls" and not required:
             for recipient in BUILTIN_RECIPIENTS:
-                body = Body((call, end), call=True)
+                body = AllowedBody((call, end), call=True)
                 self._message("analysis", body, recipient=recipient, kind="code", trees=(self.root,))
 
     @staticmethod
@@ -298,7 +298,7 @@ class Allowed:
     def _message(
         self,
         channel: str,
-        body: Body,
+        body: AllowedBody,
         *,
         recipient: str | None = None,
         kind: str = "json",
@@ -334,7 +334,7 @@ class Constraint:
         self._between = Node()
         self._after_call = Node({allowed.markers["return"]: Node()})
         self._continue_at(self._root)
-        self._state: Node | Body | None = self._root
+        self._state: Node | AllowedBody | None = self._root
         self._size = allowed.vocabulary_size
         self._matcher: Any = None
         self._bits: Any = None
@@ -416,16 +416,16 @@ class Constraint:
         else:
             put = [self._markers["end"], *self._opening]
         self._continue_at(self._answer)
-        step: Node | Body = self._answer
+        step: Node | AllowedBody = self._answer
         while isinstance(step, Node) and len(step.next) == 1:
             ((token, step),) = step.next.items()
             put.append(token)
         return put
 
-    def _go(self, state: Node | Body | None) -> None:
+    def _go(self, state: Node | AllowedBody | None) -> None:
         self._state = state
         self._matcher = self.standing = None
-        if isinstance(state, Body):
+        if isinstance(state, AllowedBody):
             if state.matcher is None:
                 self.standing = _markers_but(state.ends, self._size)
             else:

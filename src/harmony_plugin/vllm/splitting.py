@@ -11,16 +11,15 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 from harmony_plugin import Delta, Options, Stream
-from harmony_plugin.core import ContentTokens, Event, Field, Joiner, Special, StopStrings, Vocabulary
+from harmony_plugin.core import FIELDS, ContentTokens, Event, Field, Joiner, Special, StopStrings, Vocabulary
 
 __all__ = ["NO_STOP", "Plan", "Splitter", "Stop"]
 
 #: The settings that a note carries; the rest are the server's.
 _NOTED = ("commentary", "channels", "arguments", "builtin_tools", "tool_choice")
-_FIELDS: frozenset[Field] = frozenset(get_args(Field))
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Plan:
 
     tools: tuple[str, ...]
     options: Options
-    shown: frozenset[Field] = _FIELDS
+    shown: frozenset[Field] = FIELDS
     stop: Stop = field(default=NO_STOP)
 
     def note(self) -> str:
@@ -75,7 +74,7 @@ class Plan:
             noted = json.loads(note)
             settings = {name: value for name, value in noted["options"].items() if name in _NOTED}
             tools = tuple(name for name in noted["tools"] if isinstance(name, str))
-            return cls(tools, replace(options, **settings), _FIELDS & set(noted["shown"]), stop)
+            return cls(tools, replace(options, **settings), FIELDS & set(noted["shown"]), stop)
         except (TypeError, ValueError, KeyError, AttributeError):
             return None
 

@@ -62,7 +62,7 @@ def check(body: Any) -> Json:
     options = given.get("stream_options")
     if options is not None and not given.get("stream"):
         raise RequestError("stream_options needs stream: true", "stream_options", "invalid_value")
-    # The server sets this one itself, for its metrics, so the handler does not see what the client gave.
+    # The chat handlers of other formats do not look at it.
     if isinstance(options, dict) and not isinstance(options.get("include_usage", False), bool | None):
         where = "stream_options.include_usage"
         raise RequestError(f"{where} is not true or false", where, "invalid_type")
@@ -159,14 +159,8 @@ class StockReply:
 class _Verbatim(Writer):
     """For items that the chat API has already."""
 
-    def start(self, usage: Usage) -> Iterator[Json]:
-        return iter(())
-
     def feed(self, piece: Any) -> Iterator[Json]:
         yield piece
-
-    def finish(self, usage: Usage) -> Iterator[Json]:
-        return iter(())
 
     def fail(self, error: RequestError) -> Iterator[Json]:
         yield error_body(error, anthropic=False)
