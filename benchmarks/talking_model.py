@@ -1,9 +1,10 @@
 """A tiny model that talks: it writes `<|channel|>final<|message|>` behind `<|start|>assistant`, and then English words,
 each as likely as the other, for as long as it may.
 
-The demo's model with other weights: what was written last chooses a direction, the direction what may come next. So
-that different servers can be compared on the same long replies: nobody has to script or bias the sampling, which would
-cost each of them something else, and the text is text (the random model's bytes are not, which some servers take hard).
+The demo's model with other weights: what was written last chooses a direction, the direction what may come next; the
+layers do all their work, and what they add is next to nothing. So that different servers can be compared on the same
+long replies: nobody has to script or bias the sampling, which would cost each of them something else, and the text is
+text (the random model's bytes are not, which some servers take hard).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from harmony_plugin.demo.model import WIDTH, build_model, cache_folder
 
 __all__ = ["build"]
 
-RECIPE = 1  # change it when the file's contents change
+RECIPE = 2  # change it when the file's contents change
 NOISE = 0.02
 STRENGTH = 4.0
+QUIET = 0.01  # of what the layers would add
 
 
 def build(template: str | None = None) -> Path:
-    """The model's path; written at first use (some seconds, 60 MB in the user's cache folder).
+    """The model's path; written at first use (some seconds, 36 MB in the user's cache folder).
 
     :param template: a chat template to put in.
     """
@@ -55,18 +57,21 @@ def build(template: str | None = None) -> Path:
     reader = gguf.GGUFReader(build_model())
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, suffix=".part", delete=False) as part:
         pass
-    writer = gguf.GGUFWriter(part.name, "llama")
+    writer = gguf.GGUFWriter(part.name, "gpt-oss")
     for field in reader.fields.values():
         if not field.name.startswith("GGUF.") and field.name != gguf.Keys.General.ARCHITECTURE:
             of = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=of)
     if template is not None:
         writer.add_chat_template(template)
-    writer.add_tensor("token_embd.weight", read.astype(np.float16))
-    writer.add_tensor("output.weight", write.astype(np.float16))
+    ours = {"token_embd.weight": read, "output.weight": write}
     for tensor in reader.tensors:
-        if tensor.name != "token_embd.weight":
-            writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        data = np.array(tensor.data)
+        if tensor.name in ours:
+            data = gguf.quants.quantize(ours[tensor.name], tensor.tensor_type)
+        elif "attn_output" in tensor.name or "ffn_down_exps" in tensor.name:
+            data *= QUIET
+        writer.add_tensor(tensor.name, data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

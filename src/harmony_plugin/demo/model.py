@@ -1,8 +1,9 @@
 """Builds the demo's model: a tiny random GGUF that carries the complete o200k_harmony vocabulary.
 
-Every token id and every piece of text is the one that gpt-oss has, so prompts, markers, detokenising and grammars
-behave as with the real model; only the weights are noise. One layer of width 64 makes a file of about 34 MB that
-loads in half a second and decodes in about 2 ms a token on two CPU cores. What it *says* is decided by
+Every token id and every piece of text is the one that gpt-oss has, and so is the architecture: experts, attention
+sinks, and a window of 128 tokens in every other layer. So prompts, markers, detokenising, grammars and the cache behave
+as with the real model; only the weights are noise. Four layers of width 64 make a file of about 36 MB that loads in
+half a second and decodes in about 2 ms a token on one CPU core. What it *says* is decided by
 `harmony_plugin.demo.script`.
 
 The vocabulary comes from the Harmony library (it decodes single ids), and the byte-pair merges are recovered from the
@@ -21,11 +22,15 @@ from ..core import SPECIAL_IDS, VOCABULARY_SIZE, Dialect, harmony_encoding
 __all__ = ["build_model", "cache_folder"]
 
 # The name carries the recipe's version: change it when the file's contents change, so that old caches are not reused.
-FILE_NAME = "tiny-random-o200k-harmony-1.gguf"
+FILE_NAME = "tiny-gpt-oss-o200k-harmony-1.gguf"
 CONTEXT_LENGTH = 131_072
+WINDOW = 128
 WIDTH = 64
-FEED_FORWARD = 128
+LAYERS = 4  # the first and the third see the window only, as llama.cpp has it for gpt-oss
+EXPERTS = 4
+FEED_FORWARD = 32
 HEADS = 2
+SPREAD = 0.3  # of the weights: with much less, a greedy reply is one token over and over
 
 FIRST_SPECIAL = SPECIAL_IDS.start  # <|startoftext|>; every id from here on is a special token
 MARKERS = Dialect().ids
@@ -92,16 +97,26 @@ def _write(path: str, progress: Progress) -> None:
     types = [gguf.TokenType.NORMAL] * FIRST_SPECIAL + [gguf.TokenType.CONTROL] * (VOCABULARY_SIZE - FIRST_SPECIAL)
 
     progress("writing", 0.0)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("Tiny random model with the o200k_harmony vocabulary")
+    head = WIDTH // HEADS
+    writer = gguf.GGUFWriter(path, "gpt-oss")
+    writer.add_name("Tiny random gpt-oss with the o200k_harmony vocabulary")
     writer.add_context_length(CONTEXT_LENGTH)
     writer.add_embedding_length(WIDTH)
-    writer.add_block_count(1)
+    writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_expert_feed_forward_length(FEED_FORWARD)
+    writer.add_expert_count(EXPERTS)
+    writer.add_expert_used_count(2)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(1)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_sliding_window(WINDOW)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_rope_freq_base(150_000.0)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(32.0)
+    writer.add_rope_scaling_orig_ctx_len(CONTEXT_LENGTH // 32)
     writer.add_vocab_size(VOCABULARY_SIZE)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-4o")
@@ -115,23 +130,37 @@ def _write(path: str, progress: Progress) -> None:
 
     random = np.random.default_rng(20_250_805)
 
-    def noise(*shape: int, dtype: type = np.float32) -> np.ndarray:
-        return (random.standard_normal(shape, dtype=np.float32) * 0.05).astype(dtype)
+    def add_noise(name: str, *shape: int, small: bool = False) -> None:
+        weights = random.standard_normal(shape, dtype=np.float32) * np.float32(SPREAD)
+        if small:
+            eight_bits = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(name, gguf.quants.quantize(weights, eight_bits), raw_dtype=eight_bits)
+        else:
+            writer.add_tensor(name, weights)
 
-    head = WIDTH // HEADS
-    # No output matrix: llama.cpp then ties it to the embedding, which halves the file.
-    writer.add_tensor("token_embd.weight", noise(VOCABULARY_SIZE, WIDTH, dtype=np.float16))
-    progress("writing", 0.5)
-    writer.add_tensor("output_norm.weight", np.ones(WIDTH, dtype=np.float32))
-    writer.add_tensor("blk.0.attn_norm.weight", np.ones(WIDTH, dtype=np.float32))
-    writer.add_tensor("blk.0.ffn_norm.weight", np.ones(WIDTH, dtype=np.float32))
-    writer.add_tensor("blk.0.attn_q.weight", noise(WIDTH, WIDTH))
-    writer.add_tensor("blk.0.attn_k.weight", noise(head, WIDTH))
-    writer.add_tensor("blk.0.attn_v.weight", noise(head, WIDTH))
-    writer.add_tensor("blk.0.attn_output.weight", noise(WIDTH, WIDTH))
-    writer.add_tensor("blk.0.ffn_gate.weight", noise(FEED_FORWARD, WIDTH))
-    writer.add_tensor("blk.0.ffn_up.weight", noise(FEED_FORWARD, WIDTH))
-    writer.add_tensor("blk.0.ffn_down.weight", noise(WIDTH, FEED_FORWARD))
+    def add_matrix(name: str, rows: int, columns: int, *experts: int) -> None:
+        add_noise(f"{name}.weight", *experts, rows, columns)
+        add_noise(f"{name}.bias", *experts, rows)
+
+    # Most of a token's time is reading the output matrix, which gpt-oss cannot share with the embedding.
+    add_noise("token_embd.weight", VOCABULARY_SIZE, WIDTH, small=True)
+    progress("writing", 0.4)
+    add_noise("output.weight", VOCABULARY_SIZE, WIDTH, small=True)
+    progress("writing", 0.8)
+    ones = np.ones(WIDTH, dtype=np.float32)
+    writer.add_tensor("output_norm.weight", ones)
+    for layer in (f"blk.{number}" for number in range(LAYERS)):
+        writer.add_tensor(f"{layer}.attn_norm.weight", ones)
+        writer.add_tensor(f"{layer}.post_attention_norm.weight", ones)
+        add_matrix(f"{layer}.attn_q", WIDTH, WIDTH)
+        add_matrix(f"{layer}.attn_k", head, WIDTH)
+        add_matrix(f"{layer}.attn_v", head, WIDTH)
+        add_matrix(f"{layer}.attn_output", WIDTH, WIDTH)
+        add_noise(f"{layer}.attn_sinks.weight", HEADS)
+        add_matrix(f"{layer}.ffn_gate_inp", EXPERTS, WIDTH)
+        add_matrix(f"{layer}.ffn_gate_exps", FEED_FORWARD, WIDTH, EXPERTS)
+        add_matrix(f"{layer}.ffn_up_exps", FEED_FORWARD, WIDTH, EXPERTS)
+        add_matrix(f"{layer}.ffn_down_exps", WIDTH, FEED_FORWARD, EXPERTS)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

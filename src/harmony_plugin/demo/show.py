@@ -127,7 +127,7 @@ def demo(model: str | None = None, max_tokens: int = 2048, out: TextIO | None = 
         return 1
     try:
         if model is None:
-            screen.line("A tiny random model with the whole Harmony vocabulary (made once, about 34 MB)", "title")
+            screen.line("A tiny random model with the whole Harmony vocabulary (made once, about 36 MB)", "title")
             path = build_model(progress=screen.progress)
             screen.line(f"  {path}")
             screen.line("Engine, server, HTTP and client are real. The model is noise, so its SAMPLING IS SCRIPTED:")

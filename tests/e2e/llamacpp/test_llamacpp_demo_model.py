@@ -1,9 +1,12 @@
-"""The demo's model: its vocabulary is Harmony's, and its file is there whole or not at all."""
+"""The demo's model: Harmony's vocabulary, the architecture of gpt-oss, and a file that is there whole or not at all."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import pytest
@@ -40,6 +43,41 @@ def test_every_id_has_the_same_bytes(llama: llama_cpp.Llama) -> None:
     piece = Engine(llama).piece  # Llama.detokenize drops pieces of more than 32 bytes
     for token in (*range(0, demo.FIRST_SPECIAL, 97), *range(demo.FIRST_SPECIAL, VOCABULARY_SIZE, 11)):
         assert piece(token) == decode([token]), token
+
+
+def loaded(**settings: Any) -> llama_cpp.Llama:
+    # With `n_ubatch` so small, a cache of the window's size only holds 256 tokens.
+    return llama_cpp.Llama(
+        str(demo.build_model()), n_ctx=1024, n_ubatch=64, n_threads=1, n_threads_batch=1, verbose=False, **settings
+    )
+
+
+def greedy(llama: llama_cpp.Llama, prompt: Sequence[int], count: int) -> list[int]:
+    return list(islice(llama.generate(prompt, temp=0.0), count))
+
+
+PROMPT = encoding().encode("<|start|>user<|message|>hi<|end|><|start|>assistant", allowed_special="all")
+
+
+def test_it_is_a_gpt_oss_with_its_window() -> None:
+    llama = loaded()
+    assert llama.metadata["general.architecture"] == "gpt-oss"
+    assert llama_cpp.llama_model_n_swa(llama.model) == demo.WINDOW == 128
+    said = greedy(llama, PROMPT, 300)
+    assert len(set(said)) > 200, "not one token over and over"
+    assert greedy(loaded(swa_full=False), PROMPT, 300) == said, "a cache of the window's size does"
+    wider = greedy(loaded(kv_overrides={"gpt-oss.attention.sliding_window": 512}), PROMPT, 300)
+    inside = demo.WINDOW - len(PROMPT)
+    assert wider[:inside] == said[:inside]
+    assert wider != said, "what left the window is not seen"
+
+
+def test_rewound_it_says_what_a_fresh_one_says() -> None:
+    llama = loaded()  # llama.cpp's default: the window's layers keep everything
+    said = greedy(llama, PROMPT, 300)
+    assert greedy(llama, PROMPT, 300) == said
+    other = [*PROMPT, said[0] + 1]
+    assert greedy(llama, other, 50) == greedy(loaded(), other, 50)
 
 
 def test_it_is_built_once_whole_and_with_progress(tmp_path: Path) -> None:

@@ -89,12 +89,12 @@ def test_models_as_openai_has_them(client: openai.OpenAI, http: httpx.Client) ->
     known = model.model_dump()
     assert known["context_length"] == known["max_model_len"] == 8192
     assert known["meta"] == {
-        "architecture": "llama",
+        "architecture": "gpt-oss",
         "n_ctx_train": 131_072,
         "n_embd": 64,
-        "n_params": 12_906_688,
+        "n_params": 25_891_160,
         "n_vocab": 201_088,
-        "size": 25_887_488,
+        "size": 27_955_552,
     }
     for name in ("tiny", build_model().name, str(build_model())):
         assert client.models.retrieve(name) == model

@@ -201,7 +201,7 @@ def test_what_is_served_is_said(server: ServerProcess) -> None:
     assert said[0].startswith("loading tiny (")
     assert re.fullmatch(r"harmony-plugin [\d.]+, llama-cpp-python [\d.]+, \S+-harmony [\d.]+", said[1])
     text = "\n".join(said)
-    assert f"tiny: llama, 12.9 M parameters, 24.7 MiB; {build_model()}" in text
+    assert f"tiny: gpt-oss, 25.9 M parameters, 26.7 MiB; {build_model()}" in text
     assert "8,192 tokens: as set" in text
     assert f"{server.url}/v1 " in text
     assert "/v1/responses" in text
