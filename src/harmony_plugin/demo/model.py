@@ -133,7 +133,7 @@ def _write(path: str, progress: Progress) -> None:
     random = np.random.default_rng(20_250_805)
 
     def noise(*shape: int, spread: float = SPREAD) -> np.ndarray:
-        return random.standard_normal(shape, dtype=np.float32) * np.float32(spread)
+        return (random.standard_normal(shape, dtype=np.float32) * spread).astype(np.float32)
 
     def add_vocabulary(name: str, spread: float) -> None:
         eight_bits = gguf.GGMLQuantizationType.Q8_0

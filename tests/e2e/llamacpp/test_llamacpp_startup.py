@@ -196,7 +196,8 @@ def test_the_version(module: str) -> None:
 
 
 def test_what_is_served_is_said(server: ServerProcess) -> None:
-    lines = server.output().splitlines()
+    # llama.cpp itself says, even when silenced, that a gpt-oss keeps more than its window.
+    lines = [line for line in server.output().splitlines() if not line.startswith("llama_kv_cache_iswa: ")]
     said = lines[: next(i for i, line in enumerate(lines) if line.startswith("listening")) + 1]
     assert said[0].startswith("loading tiny (")
     assert re.fullmatch(r"harmony-plugin [\d.]+, llama-cpp-python [\d.]+, \S+-harmony [\d.]+", said[1])
