@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from harmony_plugin.llamacpp.server.run import bind
-from harmony_plugin.llamacpp.server.settings import SettingsError, read_settings
+from harmony_plugin.llamacpp.server.settings import ServerSettings, SettingsError, read_settings
 
 
 def told(*arguments: str) -> str:
@@ -91,6 +91,86 @@ def test_flags_beside_a_config_file_are_told(tmp_path: Path) -> None:
     chosen = read_settings(["--config_file", str(config), "--port", "9", "--n_ctx", "5"])
     assert set(chosen.ignored) == {"--port", "--n_ctx"}
     assert read_settings(["--model", f"{tmp_path}/m.gguf", "--port", "9"]).ignored == ()
+
+
+# Keys
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    (tmp_path / "m.gguf").touch()
+    return f"{tmp_path}/m.gguf"
+
+
+def test_no_key_and_one(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(["--model", model]).server.api_keys == ()
+    server = read_settings(["--model", model, "--api_key", "a b"]).server
+    assert (server.api_key, server.api_keys) == ("a b", ("a b",))
+    assert ServerSettings(api_key="a").api_keys == ("a",)
+    for one in ("123", '["a", "b"]'):
+        monkeypatch.setenv("API_KEY", one)
+        assert read_settings(["--model", model]).server.api_keys == (one,)
+
+
+def test_several_keys(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes("\ufeffc\r\n\n  # not one\n d # \r\na".encode())
+    given = ["--model", model, "--api_key", "a", "--api_key=b"]
+    assert read_settings(given).server.api_keys == ("a", "b")
+    assert read_settings([*given, "--api_key_file", str(file)]).server.api_keys == ("a", "b", "c", "d #")
+    monkeypatch.setenv("API_KEY_FILE", str(file))
+    assert ServerSettings().api_keys == ("c", "d #", "a")
+    file_read = read_settings(["--model", model]).server
+    file.unlink()
+    assert file_read.api_keys == ("c", "d #", "a"), "at start, once"
+
+
+@pytest.mark.parametrize(
+    ("written", "keys"),
+    [
+        ("", ("from-environment",)),
+        ("api_key: a\n", ("a",)),
+        ("api_key: [a]\n", ("a",)),
+        ("api_key: [a, b, c]\n", ("a", "b", "c")),
+        ("api_key: [a, b]\napi_key_file: FILE\n", ("a", "b", "z")),
+    ],
+)
+def test_keys_of_a_config_file(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, keys: tuple[str, ...]
+) -> None:
+    (tmp_path / "keys").write_text("z\n")
+    config = tmp_path / "c.yaml"
+    config.write_text(written.replace("FILE", str(tmp_path / "keys")) + f"models: [{{model: {model}}}]")
+    monkeypatch.setenv("API_KEY", "from-environment")
+    assert read_settings(["--config_file", str(config)]).server.api_keys == keys
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("api_key: []", "api_key: the list is empty"),
+        ("api_key: [a, 5]", "api_key[1]: not a string"),
+        ("api_key: [a, '']", "api_key: a key is empty"),
+        ("api_key: ' '", "api_key: a key is empty"),
+        ("api_key: {a: b}", "api_key: "),
+    ],
+)
+def test_wrong_keys_of_a_config_file(model: str, tmp_path: Path, written: str, what: str) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"{written}\nmodels: [{{model: {model}}}]")
+    assert what in told("--config_file", str(config))
+
+
+def test_wrong_keys(model: str, tmp_path: Path) -> None:
+    assert told("--model", model, "--api_key", "") == "api_key: a key is empty; leave it out if none is needed"
+    assert "expected one argument" in told("--model", model, "--api_key")
+    file = tmp_path / "keys"
+    assert told("--model", model, "--api_key_file", str(file)) == f"api_key_file {file}: No such file or directory"
+    file.write_text("\n# secret\n")
+    assert told("--model", model, "--api_key_file", str(file)) == f"api_key_file {file}: there is no key in it"
+    file.write_bytes(b"secret\xff")
+    assert told("--model", model, "--api_key_file", str(file)) == f"api_key_file {file}: not a text in UTF-8"
+    assert "did you mean --api_key_file?" in told("--api-key-file", "x")
 
 
 # Addresses

@@ -14,16 +14,19 @@ from typing import Any, TypeAlias
 
 from ...core import RequestError
 from ...versions import versions
+from . import stock
 from .context import gib
 from .host import Host
+from .settings import ModelSettings
 
-__all__ = ["ENDPOINTS", "anthropic_model", "anthropic_models", "banner", "openai_model", "page", "summary"]
+__all__ = ["ENDPOINTS", "anthropic_model", "anthropic_models", "banner", "openai_model", "page", "props", "summary"]
 
 Json: TypeAlias = "dict[str, Any]"
 
 ENDPOINTS: Mapping[str, Sequence[str]] = {
     "OpenAI": ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/models"),
     "Anthropic": ("/v1/messages", "/v1/messages/count_tokens", "/v1/models"),
+    "llama.cpp": ("/tokenize", "/detokenize", "/apply-template", "/props"),
     "Operations": ("/health", "/readyz", "/metrics", "/openapi.json"),
 }
 MANUAL = "docs/llamacpp.md in the source of harmony-plugin; every setting: --help"
@@ -167,6 +170,42 @@ def anthropic_models(host: Host, query: Mapping[str, str]) -> Json:
         "first_id": shown[0] if shown else None,
         "last_id": shown[-1] if shown else None,
     }
+
+
+def props(host: Host, llama: Any) -> Json:
+    """What `/props` of llama.cpp's own server tells, of the model in memory."""
+    vocabulary = stock.vocabulary(llama)
+    alias = vocabulary.alias or host.aliases[0]
+    settings, metadata = host.settings(alias), host.loaded[alias].facts.metadata
+    special = vocabulary.pieces(token for token in (vocabulary.bos, vocabulary.eos) if token is not None)
+
+    def text(token: int | None) -> str:
+        return "" if token is None else special[token].decode("utf-8", "replace")
+
+    return {
+        "default_generation_settings": {"n_ctx": host.loaded[alias].context.tokens, "params": _params(settings)},
+        "total_slots": getattr(settings, "n_parallel", 1),
+        "model_alias": alias,
+        "model_path": llama.model_path,
+        "modalities": {"vision": False, "video": False, "audio": False},
+        "chat_template": metadata.get("tokenizer.chat_template", ""),
+        "bos_token": text(vocabulary.bos),
+        "eos_token": text(vocabulary.eos),
+        "build_info": versions(),
+    }
+
+
+def _params(settings: stock.ModelSettings) -> Json:
+    """What replies are made with where a request does not say; as far as settings tell it."""
+    params: Json = {"seed": settings.seed}
+    if isinstance(settings, ModelSettings) and settings.chat_format == "harmony":
+        defaults = settings.defaults()
+        sampling = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
+        params |= {name: getattr(defaults, name) for name in sampling}
+        params["max_tokens"] = params["n_predict"] = -1 if defaults.max_tokens is None else defaults.max_tokens
+        params["reasoning_effort"] = defaults.reasoning_effort
+        params["max_reasoning_tokens"] = defaults.max_reasoning_tokens
+    return params
 
 
 def _short(count: int) -> str:

@@ -34,7 +34,7 @@ from ...api.reply import Writer
 from ...api.tools import Toolbox
 from ...core import RequestError
 from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
-from . import about, chat, errors, stock
+from . import about, chat, errors, stock, tokens
 from .host import Host, Turn
 from .metrics import Metrics
 from .record import Record
@@ -113,7 +113,7 @@ class _Server:
         self.seal = Seal(settings.reasoning_key)
         self.metrics = Metrics(lambda: len(host.line), lambda: int(host.running is not None))
         host.on_item = self.metrics.chunks.inc
-        self._key = settings.api_key.encode() if settings.api_key is not None else None
+        self._keys = [key.encode("utf-8", "surrogateescape") for key in settings.api_keys]
 
     def router(self, openapi: Callable[[], Json]) -> APIRouter:
         router = APIRouter()
@@ -138,13 +138,17 @@ class _Server:
             ("POST", "/v1/responses/compact", self.compact, "OpenAI V1"),
             ("POST", "/v1/messages", self.create_message, "Anthropic"),
             ("POST", "/v1/messages/count_tokens", self.count_tokens, "Anthropic"),
+            ("POST", "/tokenize", self.tokenize, "llama.cpp"),
+            ("POST", "/detokenize", self.detokenize, "llama.cpp"),
+            ("POST", "/apply-template", self.apply_template, "llama.cpp"),
+            ("GET", "/props", self.show_props, "llama.cpp"),
         ):
             guarded.add_api_route(path, endpoint, methods=[method], tags=[tag], response_model=None)
         router.include_router(guarded)
         return router
 
     async def authenticate(self, request: Request) -> None:
-        """The key as OpenAI's clients send it, or as Anthropic's do, compared in constant time.
+        """The key as OpenAI's clients send it, or as Anthropic's do, compared with all there are in constant time.
 
         Raises:
             Unauthorized: it is another one, or none.
@@ -153,11 +157,12 @@ class _Server:
             raise Unauthorized
 
     def _admitted(self, request: Request) -> bool:
-        if self._key is None:
+        if not self._keys:
             return True
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         given = bearer if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        return hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._key)
+        said = given.strip().encode("utf-8", "surrogateescape")
+        return sum(hmac.compare_digest(said, key) for key in self._keys) > 0  # any() would leave out the rest
 
     async def admit(self, request: Request) -> None:
         """What requests to the stock routes pass: the model that they name, and the line."""
@@ -186,7 +191,7 @@ class _Server:
     # Operations
 
     async def root(self, request: Request) -> Response:
-        keyed = self._key is not None
+        keyed = bool(self._keys)
         told = about.summary(self.host, keyed=keyed, shown=self._admitted(request))
         headers = {"vary": "accept"}
         if "text/html" in request.headers.get("accept", ""):
@@ -298,10 +303,57 @@ class _Server:
         asked = messages.check(await self._body(request), counting=True)
         return {"input_tokens": await self._count(request, chat.check(messages.to_chat(asked)))}
 
+    # As llama.cpp's own server has them. They need the vocabulary, not the engine, so they wait for nobody.
+
+    async def tokenize(self, request: Request) -> Response:
+        body = await self._body(request)
+        llama = self._in_memory(request, body)
+        return await run_in_threadpool(lambda: JSONResponse(tokens.tokenize(body, llama)))
+
+    async def detokenize(self, request: Request) -> Response:
+        body = await self._body(request)
+        llama = self._in_memory(request, body)
+        return await run_in_threadpool(lambda: JSONResponse(tokens.detokenize(body, llama)))
+
+    async def apply_template(self, request: Request) -> Response:
+        body = chat.check(await self._body(request))
+        llama, ids = await self._prompt(request, body)
+
+        def told() -> Response:
+            return JSONResponse({"prompt": tokens.text_of(ids, stock.vocabulary(llama)), "tokens": ids})
+
+        return await run_in_threadpool(told)
+
+    async def show_props(self, request: Request) -> Json:
+        return about.props(self.host, self._in_memory(request, request.query_params))
+
+    def _in_memory(self, request: Request, fields: Any) -> Any:
+        """The model in memory, if it is the one that `fields` name, or they name none that is served.
+
+        Raises:
+            RequestError: it is another one: a turn of its own would load it, and put that one out.
+        """
+        llama = self.host.current
+        if llama is None:
+            raise RequestError("No model is loaded.", None, "model_not_loaded", 503)
+        there = stock.vocabulary(llama).alias
+        named = fields.get("model") if isinstance(fields, Mapping) else None
+        if not isinstance(named, str) or (self.host.find(named) is None and not self.settings.strict_models):
+            named = there
+        asked = self._choose(request, named)
+        if asked != there:
+            what = f"The model '{asked}' is not in memory, '{there}' is; a request for a reply loads it."
+            raise RequestError(what, "model", "model_not_loaded", 503)
+        return llama
+
     # What they share
 
     async def _count(self, request: Request, body: Json) -> int:
         """How many tokens the prompt of a chat request has."""
+        return len((await self._prompt(request, body))[1])
+
+    async def _prompt(self, request: Request, body: Json) -> tuple[Any, list[int]]:
+        """The model in memory, and the ids of a chat request's prompt."""
         self._choose(request, body.get("model"))
         llama = self.host.current
         if llama is None:
@@ -309,8 +361,9 @@ class _Server:
         # Needs the vocabulary, not the engine, so it waits for nobody.
         prompt = getattr(stock.chat_handler(llama), "prompt", None)
         if prompt is None:
-            raise RequestError("Tokens can only be counted for Harmony models.", "model", "unsupported_model")
-        return len(await run_in_threadpool(prompt, llama, **body))
+            what = "Prompts can only be shown, and their tokens counted, for Harmony models."
+            raise RequestError(what, "model", "unsupported_model")
+        return llama, await run_in_threadpool(prompt, llama, **body)
 
     async def _body(self, request: Request) -> Any:
         limit = self.settings.max_body_mb << 20

@@ -82,7 +82,7 @@ def main(
         sys.exit(NO_ADDRESS)
     _load(host, chosen.models)
     try:
-        _Listener(config, host, keyed=chosen.server.api_key is not None).run(sockets)
+        _Listener(config, host, keyed=bool(chosen.server.api_keys)).run(sockets)
     except OSError as error:  # somebody else began to listen while the model was loaded
         complain(_not_bound(chosen, error))
         sys.exit(NO_ADDRESS)

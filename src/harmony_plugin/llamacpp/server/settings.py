@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from ...api.defaults import Defaults
 from ...prompts import REASONING_EFFORTS, PromptOptions
@@ -60,6 +60,12 @@ class Flags(argparse.ArgumentParser):
         if wrong is not None:
             message = f"{wrong[1]}: {wrong[3]} is not {kinds.get(wrong[2], wrong[2])}"
         raise SettingsError(message)
+
+    def add_argument(self, *names: Any, **how: Any) -> argparse.Action:
+        """As argparse's; the key may be given several times."""
+        if "--api_key" in names:
+            how["action"] = "append"
+        return super().add_argument(*names, **how)
 
     def read(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """As `parse_args`; a flag that is unknown is told with the one that was meant.
@@ -187,6 +193,16 @@ HANDLER_DEFAULTS = (
 class ServerSettings(stock.ServerSettings):
     """Where and how the server listens."""
 
+    api_key: Optional[str] = Field(
+        default=None,
+        description="API key that requests need; none: they need none. May be given several times, or as a list in a "
+        "config file: any of the keys will do.",
+    )
+    api_key_file: Optional[str] = Field(
+        default=None,
+        description="File with more API keys, one a line, read at start; empty lines and those that begin with # are "
+        "left out.",
+    )
     max_queue: int = Field(
         default=64,
         ge=0,
@@ -205,6 +221,31 @@ class ServerSettings(stock.ServerSettings):
         default=False,
         description="Whether a request that names a model that is not served is a 404; else the first model answers.",
     )
+    _keys: tuple[str, ...] | None = PrivateAttr(default=None)
+
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """All keys there are, those of the file included.
+
+        Raises:
+            SettingsError: one is empty, or the file cannot be read or has none.
+        """
+        if self._keys is None:
+            self.add_keys(())
+        return self._keys or ()
+
+    def add_keys(self, more: Iterable[str]) -> None:
+        """Have `more` keys beside the setting's, and read the file, once.
+
+        Raises:
+            SettingsError: as `api_keys`.
+        """
+        keys = [*([] if self.api_key is None else [self.api_key]), *more]
+        if not all(key.strip() for key in keys):
+            raise SettingsError("api_key: a key is empty; leave it out if none is needed")
+        if self.api_key_file is not None:
+            keys += _read_keys(self.api_key_file)
+        self._keys = tuple(dict.fromkeys(keys))
 
 
 class FlagSettings(ServerSettings, ModelSettings):
@@ -255,15 +296,19 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     config_file = os.environ.get("CONFIG_FILE", arguments.config_file)
     try:
         if config_file:
-            config = ConfigFile.model_validate(_read_config(config_file))
+            written = _read_config(config_file)
+            more_keys = _take_more_keys(written)
+            config = ConfigFile.model_validate(written)
             server, models = ServerSettings.model_validate(config.model_dump(exclude={"models"})), config.models
             if not models:
                 raise SettingsError(f"{config_file}: `models` is empty: list at least one model")
         else:
+            more_keys = _take_more_keys(vars(arguments))
             server = stock.from_arguments(ServerSettings, arguments)
             models = [stock.from_arguments(ModelSettings, arguments)]
     except ValidationError as error:
         raise SettingsError(_explain(error, config_file)) from error
+    server.add_keys(more_keys)
     for model in models:
         if model.hf_model_repo_id is None and not Path(model.model).is_file():
             raise SettingsError(_not_a_file(Path(model.model)))
@@ -279,6 +324,33 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
     return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
+
+
+def _take_more_keys(given: dict[str, Any]) -> list[str]:
+    """The keys of a list in `api_key` behind its first, which stays there alone: the stock setting is one key."""
+    keys = given.get("api_key")
+    if not isinstance(keys, list):
+        return []
+    if not keys:
+        raise SettingsError("api_key: the list is empty; leave it out if no key is needed")
+    for place, key in enumerate(keys):
+        if not isinstance(key, str):
+            raise SettingsError(f"api_key[{place}]: not a string (numbers need quotes)")
+    given["api_key"], *more = keys
+    return more
+
+
+def _read_keys(path: str) -> list[str]:
+    try:
+        lines = map(str.strip, Path(path).read_text("utf-8-sig").splitlines())
+    except OSError as error:
+        raise SettingsError(f"api_key_file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"api_key_file {path}: not a text in UTF-8") from error
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise SettingsError(f"api_key_file {path}: there is no key in it")
+    return keys
 
 
 def _not_a_file(path: Path) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ __all__ = [
     "Models",
     "ServerSettings",
     "StockServerError",
+    "Vocabulary",
     "add_arguments",
     "aliases",
     "chat_handler",
@@ -42,6 +43,7 @@ __all__ = [
     "load",
     "read_facts",
     "set_abort_check",
+    "vocabulary",
 ]
 
 KNOWN = "llama-cpp-python 0.3.36"
@@ -177,7 +179,93 @@ def load(settings: ModelSettings, progress: Callable[[float], None] | None = Non
         progress: told the share that is loaded, 0.0 to 1.0, in this thread; what it raises ends loading.
     """
     with _reporting(progress):
-        return LlamaProxy.load_llama_from_model_settings(settings)
+        llama: Any = LlamaProxy.load_llama_from_model_settings(settings)
+    llama._harmony_plugin_vocabulary = Vocabulary(llama, settings.model_alias)
+    return llama
+
+
+class Vocabulary:
+    """The vocabulary of a loaded model, for threads that do not have the model's turn: it may be read by several, and
+    the model is not unloaded while one of them does.
+
+    Attributes:
+        alias: the model's.
+        size: how many ids there are; llama.cpp ends the process when it is asked for another one.
+        bos, eos: the ids that begin and end a text; None: there is none.
+        before, behind: what the model's file wants put around each text.
+    """
+
+    def __init__(self, llama: Any, alias: str | None = None) -> None:
+        low = llama_cpp.llama_cpp
+        self.alias = alias
+        self._vocab = vocab = low.llama_model_get_vocab(llama.model)
+        self.size: int = low.llama_vocab_n_tokens(vocab)
+        bos, eos = low.llama_vocab_bos(vocab), low.llama_vocab_eos(vocab)
+        self.bos, self.eos = (one if one >= 0 else None for one in (bos, eos))
+        self.before = [bos] if bos >= 0 and low.llama_vocab_get_add_bos(vocab) else []
+        self.behind = [eos] if eos >= 0 and low.llama_vocab_get_add_eos(vocab) else []
+        self._change = threading.Condition()
+        self._readers = 0
+        self._gone = False
+        llama._stack.callback(self._close)  # what came last is undone first: in front of the model
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._change:
+            if self._gone:
+                raise RequestError("The model was unloaded just now.", None, "model_not_loaded", 503)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._readers -= 1
+                self._change.notify_all()
+
+    def _close(self) -> None:
+        with self._change:
+            self._gone = True
+            self._change.wait_for(lambda: not self._readers)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """The ids of `text` as llama.cpp finds them.
+
+        Args:
+            special: whether what is spelled as a special token is one.
+
+        Raises:
+            RequestError: the model was unloaded.
+        """
+        low, data = llama_cpp.llama_cpp, text.encode()
+        room = len(data) + 2
+        ids = (low.llama_token * room)()
+        with self._reading():
+            count = low.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
+        return list(ids[: max(count, 0)])
+
+    def pieces(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """The bytes of each of `ids`, special tokens spelled out.
+
+        Raises:
+            RequestError: the model was unloaded.
+        """
+        with self._reading():
+            return {token: self._piece(token) for token in set(ids)}
+
+    def _piece(self, token: int) -> bytes:
+        low = llama_cpp.llama_cpp
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            written = low.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)
+            if written >= 0:
+                return buffer.raw[:written]
+            size = -written
+
+
+def vocabulary(llama: Any) -> Vocabulary:
+    """The vocabulary of what `load` gave."""
+    return llama._harmony_plugin_vocabulary  # type: ignore[no-any-return]
 
 
 @contextmanager
