@@ -20,7 +20,7 @@ from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
 
 import harmony_plugin.llamacpp as adapter  # isort: skip
 from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler  # isort: skip
-from harmony_plugin.llamacpp.generation import Cancelled  # isort: skip
+from harmony_plugin.llamacpp.scheduler import Cancelled  # isort: skip
 
 TOOLS = [
     {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
@@ -234,9 +234,9 @@ def test_closing_the_stream_ends_generation_and_the_next_request_goes_on(say: An
     chunks = say(REASONED, stream=True)
     for _ in range(3):
         next(chunks)
-    evaluated = llama.n_tokens
+    before = evaluated(llama)
     chunks.close()
-    assert llama.n_tokens == evaluated
+    assert evaluated(llama) == before
     assert message_of(say(REASONED))["content"] == "Hello!"
 
 
@@ -358,29 +358,26 @@ def test_choices(llama: Any, handler: HarmonyChatHandler) -> None:
 
 
 def test_defaults_are_what_gpt_oss_wants_unless_said(monkeypatch: pytest.MonkeyPatch, llama: Any) -> None:
+    from harmony_plugin.llamacpp import draw, generation
+
     seen: dict[str, Any] = {}
-    generate = llama.generate
 
-    def spy(ids: Any, **kwargs: Any) -> Any:
-        seen.update(kwargs)
-        return generate(ids, **kwargs)
+    class Spy(draw.Draw):
+        def __init__(self, **how: Any) -> None:
+            seen.update(how)
+            super().__init__(**how)
 
-    monkeypatch.setattr(llama, "generate", spy)
+    monkeypatch.setattr(generation, "Draw", Spy)
     handler = HarmonyChatHandler(defaults=Defaults(min_p=0.02))
     handler(llama=llama, messages=[USER], max_tokens=1)
-    assert (seen["temp"], seen["top_p"], seen["top_k"], seen["min_p"], seen["repeat_penalty"]) == (
-        1.0,
-        1.0,
-        0,
-        0.02,
-        1.0,
-    )
+    cuts = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")
+    assert tuple(seen[name] for name in cuts) == (1.0, 1.0, 0, 0.02, 1.0)
     handler(llama=llama, messages=[USER], max_tokens=1, temperature=0.2, top_k=5)
-    assert (seen["temp"], seen["top_k"]) == (0.2, 5)
+    assert (seen["temperature"], seen["top_k"]) == (0.2, 5)
     # create_chat_completion fills in 0.2 and 40 by itself; what its caller says goes through.
     monkeypatch.setattr(llama, "chat_handler", handler)
     llama.create_chat_completion([USER], max_tokens=1, top_p=0.5)
-    assert (seen["temp"], seen["top_p"], seen["top_k"], seen["min_p"]) == (1.0, 0.5, 0, 0.02)
+    assert tuple(seen[name] for name in cuts[:4]) == (1.0, 0.5, 0, 0.02)
 
 
 def test_logit_bias(llama: Any, handler: HarmonyChatHandler) -> None:

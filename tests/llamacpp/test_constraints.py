@@ -311,8 +311,9 @@ def test_budget_leaves_tools_callable(llama: Any, say: Any) -> None:
 
 def test_budget_of_the_settings(llama: Any) -> None:
     handler = HarmonyChatHandler(defaults=Defaults(max_reasoning_tokens=2))
-    reply = handler(llama=llama, messages=[USER], max_tokens=20, seed=3)
-    assert reply["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
+    replies = [handler(llama=llama, messages=[USER], max_tokens=20, seed=seed) for seed in range(12)]
+    spent = {reply["usage"]["completion_tokens_details"]["reasoning_tokens"] for reply in replies}
+    assert spent - {0, 1} == {2}, "some reason, none for longer"
 
 
 def test_limits_hold_inside_what_is_put_in(say: Any) -> None:

@@ -1,7 +1,7 @@
 """Everything that touches llama-cpp-python beyond calling it as its documentation says.
 
 Checked against llama-cpp-python 0.3.36. Names are looked for, not versions: one that is gone gives one clear error.
-Knows nothing of Harmony.
+Knows nothing of Harmony, nor of whose ids it evaluates.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import inspect
+import os
 import random
+import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 try:
     import llama_cpp
@@ -23,12 +25,14 @@ except ImportError as error:
 
 __all__ = [
     "CHECKED",
+    "DecodeError",
     "Engine",
-    "Masking",
+    "NoRoom",
     "Only",
     "Processor",
-    "Processors",
     "Without",
+    "context_defaults",
+    "model_defaults",
     "register",
     "stock_defaults",
 ]
@@ -37,6 +41,10 @@ CHECKED = "0.3.36"
 
 Processor = Callable[[Any, Any], Any]
 """`(input_ids, scores) -> scores`: numpy arrays of the ids so far and of one score for each id there is."""
+
+INTERRUPTIBLE = 32
+"""Ids in a batch from which on llama.cpp is asked to look whether it should stop: that costs something for each of the
+model's operations, and a smaller batch is over soon."""
 
 
 class Only(NamedTuple):
@@ -51,18 +59,13 @@ class Without(NamedTuple):
     ids: Any
 
 
-class Masking(Protocol):
-    """A processor that only ever forbids ids, and can say which.
+class NoRoom(Exception):
+    """The context's memory has no room for what was to be evaluated; it is as it was before."""
 
-    Attributes:
-        standing: what is forbidden until further notice, the same object as long as it holds; None: ask `mask` for each
-            id.
-    """
 
-    standing: Without | None
-
-    def mask(self) -> Only | Without | None:
-        """What may come next; None: anything."""
+class DecodeError(RuntimeError):
+    """llama.cpp failed to evaluate a batch, or was told to stop. What is in memory of the batch's sequences behind
+    their earlier ids is not known."""
 
 
 def _need(owner: Any, name: str) -> Any:
@@ -88,147 +91,121 @@ def stock_defaults() -> dict[str, Any]:
     return {n: p.default for n, p in parameters.items() if n not in ("self", "messages")}
 
 
-class Processors(llama_cpp.LogitsProcessorList):
-    """Logits processors as one, in order.
-
-    llama-cpp-python copies all scores for each processor that it finds, so it finds one; and it swallows what a
-    processor raises, so that is kept here, for `Engine.generate`.
-
-    Args:
-        masking: the processor, where there is one only and it is of that kind: it may then be asked for its mask
-            instead of being called.
-    """
-
-    def __init__(self, processors: Sequence[Processor], masking: Masking | None = None) -> None:
-        super().__init__([self._run])
-        self.error: BaseException | None = None
-        self.masking = masking
-        self._processors = processors
-
-    def _run(self, input_ids: Any, scores: Any) -> Any:
-        try:
-            for processor in self._processors:
-                result = processor(input_ids, scores)
-                if result is not scores:
-                    scores[:] = result
-        except BaseException as error:
-            self.error = error
-        return scores
-
-
-class Shortcut:
-    """A mask put to llama.cpp's candidates directly, in the place of the sampler through which llama-cpp-python calls
-    logits processors: that builds arrays around all scores for every id, and the samplers behind it then go through
-    the whole vocabulary even if one id is left.
-
-    What stands until further notice is put to the candidates by a sampler of llama.cpp's own, and no Python runs.
+def context_defaults(**fields: Any) -> contextlib.AbstractContextManager[None]:
+    """Contexts that this thread makes meanwhile begin with these parameters, which `Llama` has no arguments for.
 
     Raises:
-        AttributeError, TypeError, ValueError: this llama-cpp-python's samplers are made in another way.
+        RuntimeError: there is no parameter of a name.
     """
+    return _defaults("llama_context_default_params", fields)
 
-    def __init__(self, llama: Any, processors: Processors, masking: Masking, vocabulary_size: int) -> None:
-        ((_, custom),) = llama._sampler.custom_samplers
-        sampler = custom.sampler
-        if not isinstance(sampler, llama_cpp.llama_sampler):
-            raise TypeError(f"a {type(sampler).__name__} is no llama_sampler")
-        self._init, self._free = llama_cpp.llama_sampler_init_logit_bias, llama_cpp.llama_sampler_free
-        self._bias_p = ctypes.POINTER(llama_cpp.llama_logit_bias)
-        self._processors = processors
-        self._masking = masking
-        self._size = vocabulary_size
-        self._custom, self._apply_func = custom, custom.apply_func
-        # The chain holds the address of this structure, which is the binding's: what it says is what is run.
-        self._place, self._called = ctypes.addressof(sampler), bytes(sampler)
-        self._standing: Without | None = None
-        self._native: dict[int, tuple[Without, Any]] = {}
-        self._address = 0
-        self._candidates: Any = None
-        custom.apply_func = self._apply
 
-    def update(self) -> None:
-        """Take over what stands now."""
-        standing = self._masking.standing
-        if standing is self._standing:
-            return
-        self._standing = standing
-        source = self._called if standing is None else self._sampler(standing)
-        ctypes.memmove(self._place, source, len(self._called))
+def model_defaults(**fields: Any) -> contextlib.AbstractContextManager[None]:
+    """As `context_defaults`, for models that are loaded."""
+    return _defaults("llama_model_default_params", fields)
 
-    def close(self) -> None:
-        """Put everything back."""
-        ctypes.memmove(self._place, self._called, len(self._called))
-        self._custom.apply_func = self._apply_func
-        self._candidates = None
-        while self._native:
-            _, (_, sampler) = self._native.popitem()
-            self._free(sampler)
 
-    def _sampler(self, mask: Without) -> Any:
-        import numpy as np
+@contextlib.contextmanager
+def _defaults(name: str, fields: Mapping[str, Any]) -> Iterator[None]:
+    low = llama_cpp.llama_cpp
+    defaults, thread = _need(low, name), threading.get_ident()
+    for field in fields:
+        _need(defaults(), field)
 
-        # By identity: the masks are held here, so none can take another's place.
-        known = self._native.get(id(mask))
-        if known is None:
-            biases = np.empty(len(mask.ids), dtype=[("token", np.int32), ("bias", np.float32)])
-            biases["token"], biases["bias"] = mask.ids, -np.inf
-            sampler = self._init(self._size, len(biases), biases.ctypes.data_as(self._bias_p))
-            known = self._native[id(mask)] = mask, sampler
-        return known[1]
+    def changed() -> Any:
+        params = defaults()
+        if threading.get_ident() == thread:
+            for field, value in fields.items():
+                setattr(params, field, value)
+        return params
 
-    def _apply(self, candidates: Any) -> None:
-        """Called by llama.cpp with its candidates: each id at its own place, nothing sorted yet."""
-        try:
-            mask = self._masking.mask()
-            if mask is None:
-                return
-            array = candidates.contents
-            rows = self._rows(array)
-            if isinstance(mask, Only):
-                rows[: len(mask.ids)] = rows[mask.ids]
-                array.size = len(mask.ids)
-            else:
-                rows["logit"][mask.ids] = float("-inf")
-        except BaseException as error:
-            self._processors.error = error
-
-    def _rows(self, array: Any) -> Any:
-        import numpy as np
-
-        address = ctypes.addressof(array.data.contents)
-        if address != self._address or len(self._candidates) != array.size:
-            rows = (llama_cpp.llama_token_data * array.size).from_address(address)
-            self._address, self._candidates = address, np.ctypeslib.as_array(rows)
-        return self._candidates
+    setattr(low, name, changed)
+    try:
+        yield
+    finally:
+        setattr(low, name, defaults)
 
 
 class Engine:
-    """One `Llama`: its vocabulary, its counters and its decode loop.
+    """One `Llama`: its vocabulary, and its context as llama.cpp has it: sequences of ids that are evaluated together.
 
-    Not for use by two threads at once, as `Llama` itself.
+    Evaluating is not for two threads at once, as `Llama` itself; the vocabulary is for any.
+
+    Attributes:
+        sequences: how many the context's memory can tell apart.
+        window: ids back that the windowed layers see; 0: no layer has a window.
+        roomy: whether those have as much room as the others (`swa_full`).
+        batch_size: most ids of one batch.
     """
 
     def __init__(self, llama: Any) -> None:
         # Not held: what is known of a model is kept by its `Llama`, and must not keep it in memory.
-        self.llama = weakref.proxy(llama)
+        self.llama: Any = weakref.proxy(llama)
         self.name = str(llama.model_path)
         self.vocabulary = _need(_need(llama, "_model"), "vocab")
         self.context_size: int = llama.n_ctx()
         self.vocabulary_size: int = llama.n_vocab()
         self.eos: int = llama.token_eos()
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+        low = llama_cpp.llama_cpp
+        self._to_piece = _need(low, "llama_token_to_piece")
+        self._is_eog = _need(low, "llama_vocab_is_eog")
+        seed = _need(llama, "_seed")
+        # A model loaded with a seed of its own repeats its replies; without one they differ.
+        fixed = seed != low.LLAMA_DEFAULT_SEED
+        self._seeds = random.Random(seed) if fixed else random.Random()
+
+        self._context = _need(_need(llama, "_ctx"), "ctx")
+        self._memory = _need(low, "llama_get_memory")(self._context)
+        self.sequences = int(_need(low, "llama_n_seq_max")(self._context))
+        self.batch_size = int(_need(low, "llama_n_batch")(self._context))
+        # A cache of full size for the windowed layers has room for everything, and yet writes over what is behind the
+        # window when its turn comes: it is no promise.
+        self.window = int(_need(low, "llama_model_n_swa")(_need(llama._model, "model")))
+        self.roomy = bool(_need(_need(llama, "context_params"), "swa_full"))
+        self._decode, self._get_logits = _need(low, "llama_decode"), _need(low, "llama_get_logits")
+        self._seq_rm, self._seq_cp = _need(low, "llama_memory_seq_rm"), _need(low, "llama_memory_seq_cp")
+        self._pos_min = _need(low, "llama_memory_seq_pos_min")
+        self._state_size = _need(low, "llama_state_seq_get_size_ext")
+        self._get_state, self._set_state = (_need(low, f"llama_state_seq_{way}_data_ext") for way in ("get", "set"))
+        self._windowed_only = _need(low, "LLAMA_STATE_SEQ_FLAGS_SWA_ONLY")
+        self._batch = _Batch(self.batch_size)
+        self._rows: Any = None
+        self._rows_at: tuple[int, int] = (0, 0)
+        self._left: list[int] | None = []
         # What was put into the `Llama`'s cache: the ids, and how many of them were the prompt.
         self._saved: dict[tuple[int, ...], int] = {}
         self._prompt = 0
-        self._pieces: dict[int, bytes] = {}
-        self._ends: dict[int, bool] = {}
-        self._buffer = ctypes.create_string_buffer(1 << 14)
-        self._to_piece = _need(llama_cpp, "llama_token_to_piece")
-        self._is_eog = _need(llama_cpp, "llama_vocab_is_eog")
-        self._perf = _need(llama_cpp, "llama_perf_context")
-        seed = _need(llama, "_seed")
-        # A model loaded with a seed of its own repeats its replies; without one they differ.
-        fixed = seed != llama_cpp.LLAMA_DEFAULT_SEED
-        self._seeds = random.Random(seed) if fixed else random.Random()
+        self._stop_checked = False
+        self.stop: Callable[[], bool] | None = None
+        """Asked while a longer batch is evaluated; true ends it with a `DecodeError`. Backends other than the CPU ask
+        less often or never."""
+        self._set_abort = getattr(low, "llama_set_abort_callback", None)
+        make = getattr(low, "ggml_abort_callback", None)
+        engine = weakref.ref(self)
+
+        def stopped(_data: Any) -> bool:
+            this = engine()
+            return this is not None and this.stop is not None and this.stop()
+
+        # C keeps only the address.
+        self._abort = make(stopped) if make is not None else None
+        self._never = make() if make is not None else None
+
+    def fingerprint(self) -> dict[str, object]:
+        """What must be the same for a state to be of use."""
+        low, llama = llama_cpp.llama_cpp, self.llama
+        file = os.stat(self.name)
+        return {
+            "model": [os.path.basename(self.name), file.st_size, file.st_mtime_ns],
+            "lora": [llama.lora_path, llama.lora_scale],
+            "cache": [llama.context_params.type_k, llama.context_params.type_v, llama.context_params.flash_attn_type],
+            "rope": [llama.context_params.rope_freq_base, llama.context_params.rope_freq_scale],
+            "library": [llama_cpp.__version__, low.LLAMA_STATE_SEQ_VERSION],
+        }
+
+    # The vocabulary
 
     def lookup(self, text: str) -> int | None:
         """The id of a special token by its text; None where the vocabulary has none."""
@@ -245,10 +222,11 @@ class Engine:
         if known is None:
             if not 0 <= token < self.vocabulary_size:
                 raise KeyError(token)
-            size = self._to_piece(self.vocabulary, token, self._buffer, len(self._buffer), 0, True)
+            buffer = ctypes.create_string_buffer(1 << 10)
+            size = self._to_piece(self.vocabulary, token, buffer, len(buffer), 0, True)
             if size < 0:
                 raise KeyError(token)
-            known = self._pieces[token] = ctypes.string_at(self._buffer, size)
+            known = self._pieces[token] = ctypes.string_at(buffer, size)
         return known
 
     def ends(self, token: int) -> bool:
@@ -258,31 +236,140 @@ class Engine:
             known = self._ends[token] = bool(self._is_eog(self.vocabulary, token))
         return known
 
-    def seed(self, seed: int | None) -> None:
-        """Set the seed of the next `generate`; None: a new one."""
-        value = self._seeds.getrandbits(32) if seed is None else seed & 0xFFFFFFFF
-        self.llama.set_seed(value)
+    def seed(self, seed: int | None) -> int:
+        """`seed` as 32 bits; None: a new one."""
+        return self._seeds.getrandbits(32) if seed is None else seed & 0xFFFFFFFF
 
-    def evaluated(self) -> int:
-        """How many ids llama.cpp has put through this model, ever; differences of this tell what was not reused."""
-        counters = self._perf(self.llama.ctx)
-        # Both read 1 where they are 0. A prompt's counter never is 1: single ids are counted by the other.
-        prompts = 0 if counters.n_p_eval == 1 else counters.n_p_eval
-        return int(prompts + counters.n_eval)
+    # Evaluating
 
-    def generate(
-        self, ids: Sequence[int], sampling: dict[str, Any], processors: Processors | None
-    ) -> Generator[int, None, None]:
-        """`Llama.generate`, with the errors of processors raised where they belong."""
-        tokens = self.llama.generate(ids, logits_processor=processors, **sampling)
-        if processors is None:
-            return tokens  # type: ignore[no-any-return]
-        return self._checked(tokens, processors)
+    def add(self, sequence: int, ids: Any, position: int, rows: int) -> int:
+        """Put ids into the next batch.
 
-    def restore(self, ids: Sequence[int]) -> None:
+        Args:
+            ids: a list or an array.
+            position: of the first of them in their sequence.
+            rows: how many of the last ids' scores are wanted.
+
+        Returns:
+            the number of the first of those rows.
+        """
+        return self._batch.add(sequence, ids, position, rows)
+
+    @property
+    def batched(self) -> int:
+        """Ids in the next batch."""
+        return self._batch.count
+
+    def decode(self) -> Any:
+        """Evaluate the batch, and begin a new one.
+
+        Returns:
+            the scores that were wanted: float32, a row each, as wide as the vocabulary; they may be written to, and are
+            gone with the next call.
+
+        Raises:
+            NoRoom: nothing was evaluated.
+            DecodeError: it failed, or was stopped.
+        """
+        batch = self._batch
+        checked = self.stop is not None and batch.count >= INTERRUPTIBLE
+        if checked != self._stop_checked and self._set_abort is not None and self._abort is not None:
+            self._set_abort(self._context, self._abort if checked else self._never, None)
+            self._stop_checked = checked
+        status = self._decode(self._context, batch.filled())
+        rows = batch.rows
+        batch.clear()
+        if status == 1:
+            raise NoRoom
+        if status != 0:
+            raise DecodeError("stopped" if status == 2 else f"llama_decode returned {status}")
+        return self._scores(rows) if rows else None
+
+    def _scores(self, rows: int) -> Any:
+        import numpy as np
+
+        address = ctypes.addressof(self._get_logits(self._context).contents)
+        if (address, rows) != self._rows_at:
+            memory = (ctypes.c_float * (rows * self.vocabulary_size)).from_address(address)
+            self._rows = np.ctypeslib.as_array(memory).reshape(rows, self.vocabulary_size)
+            self._rows_at = address, rows
+        return self._rows
+
+    # What is in memory
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Keep the first `length` ids of a sequence."""
+        self._seq_rm(self._memory, sequence, length, -1)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let `target`, an empty sequence, begin with the first `length` ids of `source`; they share the memory."""
+        self._seq_cp(self._memory, source, target, 0, length)
+
+    def goes_on_at(self, sequence: int, length: int) -> bool:
+        """Whether a sequence can go on behind its first `length` ids: whether the windowed layers still have what is in
+        front of that."""
+        return not self.window or self._pos_min(self._memory, sequence) <= max(0, length - self.window + 1)
+
+    def state(self, sequence: int, *, windowed_only: bool = False) -> bytes:
+        """A sequence's memory as bytes.
+
+        Args:
+            windowed_only: of the layers with a window only, which is what those need to go on here.
+        """
+        flags = self._windowed_only if windowed_only else 0
+        size = self._state_size(self._context, sequence, flags)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self._get_state(self._context, buffer, size, sequence, flags)
+        return ctypes.string_at(buffer, written)
+
+    def restore(self, sequence: int, state: bytes, *, windowed_only: bool = False) -> bool:
+        """Put `state` into a sequence, in the place of what it had there; False: there is no room, or it is not this
+        model's, and the sequence is empty."""
+        flags = self._windowed_only if windowed_only else 0
+        place = ctypes.cast(ctypes.c_char_p(state), ctypes.POINTER(ctypes.c_uint8))
+        done = bool(self._set_state(self._context, place, len(state), sequence, flags) == len(state))
+        if not done:
+            self.cut(sequence, 0)
+        return done
+
+    # What `Llama` itself does with the context
+
+    def adopt(self) -> list[int] | None:
+        """The ids of the first sequence, and nothing else in memory, if `Llama` itself was used since `leave`; None: it
+        was not."""
+        llama = self.llama
+        found: list[int] = llama.input_ids[: llama.n_tokens].tolist()
+        if found == self._left:
+            return None
+        if self.sequences > 1:  # it cuts all sequences alike
+            found = []
+            llama.n_tokens = 0
+        self._seq_rm(self._memory, -1, len(found), -1)
+        self._left = found
+        return found
+
+    def leave(self, ids: Any) -> None:
+        """Let `Llama` go on from what the first sequence has in memory, its only one; with several, from nothing.
+
+        Args:
+            ids: an array of them.
+        """
+        llama = self.llama
+        ids = ids if self.sequences == 1 else ids[:0]
+        llama.input_ids[: len(ids)] = ids
+        llama.n_tokens = len(ids)
+        llama._requires_eval = True
+        self._left = ids.tolist()
+
+    def lend(self) -> None:
+        """Let `Llama` use the context as it likes; what is in memory is not known from here on."""
+        self._left = None
+        self.llama.n_tokens = 0
+
+    def load(self, ids: Sequence[int]) -> None:
         """Take over the state that the `Llama`'s cache holds (`Llama.set_cache`), if it fits `ids` better."""
         llama = self.llama
-        if not llama.cache:
+        if not llama.cache or self.sequences > 1:
             return
         self._prompt = len(ids)
         try:
@@ -297,7 +384,7 @@ class Engine:
     def save(self, ids: Sequence[int]) -> None:
         """Put the state into the `Llama`'s cache, if it has one, in the place of what it goes on from."""
         cache = self.llama.cache
-        if not cache:
+        if not cache or self.sequences > 1:
             return
         states = getattr(cache, "cache_state", None)
         if states is not None:
@@ -323,24 +410,63 @@ class Engine:
         finally:
             llama.scores = scores
 
-    def _checked(self, tokens: Generator[int, None, None], processors: Processors) -> Generator[int, None, None]:
-        shortcut: Shortcut | None = None
-        masking = processors.masking
+    def chain(self, sampling: Mapping[str, Any], seed: int) -> Callable[[int], int]:
+        """llama.cpp's own samplers as llama-cpp-python chains them: given a row's place in the batch, the id drawn."""
+        llama = self.llama
+        before, llama._seed = llama._seed, seed
         try:
-            for token in tokens:
-                if processors.error is not None:
-                    raise processors.error
-                yield token
-                if masking is not None:
-                    if shortcut is None:
-                        # The first id went the long way: the sampler is made when it is wanted.
-                        try:
-                            shortcut = Shortcut(self.llama, processors, masking, self.vocabulary_size)
-                        except (AttributeError, TypeError, ValueError):
-                            masking = None
-                            continue
-                    shortcut.update()
+            chain = _need(llama, "_init_sampler")(**sampling)
         finally:
-            if shortcut is not None:
-                shortcut.close()
-            tokens.close()
+            llama._seed = before
+        context = llama._ctx
+        return lambda place: int(chain.sample(context, place))
+
+
+class _Batch:
+    """A `llama_batch` whose arrays are numpy's."""
+
+    def __init__(self, size: int) -> None:
+        import numpy as np
+
+        low = llama_cpp.llama_cpp
+        self._tokens, self._positions, self._sequences = (np.zeros(size, np.int32) for _ in range(3))
+        self._counts, self._wanted = np.ones(size, np.int32), np.zeros(size, np.int8)
+        first, each = self._sequences.ctypes.data, self._sequences.itemsize
+        self._pointers = (ctypes.c_void_p * size)(*(first + i * each for i in range(size)))
+        self._batch = _need(low, "llama_batch")(
+            0,
+            self._as(self._tokens, ctypes.c_int32),
+            None,
+            self._as(self._positions, ctypes.c_int32),
+            self._as(self._counts, ctypes.c_int32),
+            ctypes.cast(self._pointers, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            self._as(self._wanted, ctypes.c_int8),
+        )
+        self.count = self.rows = 0
+
+    @staticmethod
+    def _as(array: Any, kind: Any) -> Any:
+        return array.ctypes.data_as(ctypes.POINTER(kind))
+
+    def add(self, sequence: int, ids: Any, position: int, rows: int) -> int:
+        begin, size = self.count, len(ids)
+        end = begin + size
+        if size == 1:  # most are
+            self._tokens[begin], self._positions[begin] = ids[0], position
+        else:
+            self._tokens[begin:end] = ids
+            self._positions[begin:end] = range(position, position + size)
+        self._sequences[begin:end] = sequence
+        self._wanted[begin:end] = 0
+        if rows:
+            self._wanted[end - rows : end] = 1
+        self.count = end
+        first, self.rows = self.rows, self.rows + rows
+        return first
+
+    def filled(self) -> Any:
+        self._batch.n_tokens = self.count
+        return self._batch
+
+    def clear(self) -> None:
+        self.count = self.rows = 0

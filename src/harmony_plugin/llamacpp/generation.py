@@ -1,30 +1,31 @@
-"""One reply: tokens out of the engine's decode loop, through the core's stream, to events.
+"""One reply: scores in, the next id drawn, and what it brings out, through the core's stream, as pieces.
 
 Decides when a reply is over (markers, limits, stop strings), and puts ids into the token stream that the model did not
-sample (the end of reasoning whose budget is spent). Knows nothing of how a request or a chunk is written down, and
-nothing of how Harmony is split: it asks the stream.
+sample (the end of reasoning whose budget is spent, and ids that are the only ones allowed). Evaluates nothing: it is
+handed the scores. Knows nothing of how a request or a chunk is written down, and nothing of how Harmony is split: it
+asks the stream.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.reply import Ending, Piece, TokenLogprob
 from ..core import ContentTokens, Event, StopStrings, Stream
-from .engine import Engine, Processor, Processors
+from .draw import Draw
+from .engine import Engine, Only, Processor, Without
+from .ids import Ids
 
 if TYPE_CHECKING:
     from ..api.request import ChatRequest
     from .constraints import Constraint
 
-__all__ = ["Cancelled", "Generation"]
+__all__ = ["Generation", "Opening"]
 
-
-class Cancelled(Exception):
-    """Nobody waits for the rest of a reply. It is raised rather than ending the reply: half a reply is none, and `n`
-    choices must not go on with the next."""
+FORBIDDEN = float("-inf")
 
 
 class Opening(NamedTuple):
@@ -35,14 +36,16 @@ class Opening(NamedTuple):
 
 
 class Generation:
-    """Runs once. Iterating gives its pieces, the last with its ending; the counters are right when that has come.
-
-    Closing the iterator ends the engine's loop at once; `cancelled` is asked before each token, see `Cancelled`.
+    """`start` once, then `step` with the scores behind the last of `ids`, until it has `ended`.
 
     Attributes:
+        ids: the prompt, and what was generated or put in so far.
         completion_tokens: ids sampled or put in, markers included.
-        cached_tokens: prompt ids that the engine did not evaluate again.
+        cached_tokens: prompt ids that were not evaluated for this; None: nothing was yet.
+        ended: whether the reply is over.
         cut: whether a limit ended the reply.
+        parting: ids of the prompt behind which other conversations may go another way; 0: not known.
+        splitting: seconds spent on events.
     """
 
     def __init__(
@@ -56,133 +59,214 @@ class Generation:
         opening: Opening,
         constraint: Constraint | None = None,
         processors: Sequence[Processor] = (),
-        extra: dict[str, Any] | None = None,
+        grammar: Any = None,
         seed: int | None = None,
         index: int = 0,
+        parting: int = 0,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self.stream = stream
-        self._index = index
+        self.prompt_tokens = len(prompt)
+        room = engine.context_size - len(prompt)
+        self._limit = min(request.max_tokens or room, room)
+        self.ids = Ids(prompt)
         self.completion_tokens = 0
-        self.cached_tokens = 0
-        self.cut = False
-        self._cancelled = cancelled
+        self.cached_tokens: int | None = None
+        self.ended = self.cut = False
+        self.parting = parting
+        self.splitting = 0.0
+        self.cancelled: Callable[[], bool] = cancelled or (lambda: False)
+        self._index = index
         self._engine = engine
-        self._prompt = prompt
-        self._request = request
+        self._parallel = request.parallel
+        self._budget = math.inf if request.max_reasoning_tokens is None else request.max_reasoning_tokens
         self._markers = markers
         self._opening = opening
         self._constraint = constraint
-        self._seed = seed
-        self._sampling = {**request.sampling, **(extra or {})}
-        self._recorder = Recorder(request.top_logprobs, engine.piece) if request.logprobs else None
+        self._mask: Only | Without | None = None
+        self._mask_known = False
         self._bias = Bias(request.logit_bias) if request.logit_bias else None
+        self._recorder = Recorder(request.top_logprobs, engine.piece) if request.logprobs else None
         self._processors = list(processors)
+        # Text is cut at stop strings or lined up with log probabilities.
+        self._stops = StopStrings(request.stop) if request.stop or self._recorder is not None else None
+        self._contents: ContentTokens[TokenLogprob | None] = ContentTokens()
+        self._marked = frozenset(markers.values())
+        seed = engine.seed(seed)
+        self._draw: Draw | None = None
+        self._chain: Callable[[int], int] | None = None
+        if grammar is None and _plain(request.sampling):
+            self._draw = _draw(request.sampling, seed, engine.vocabulary_size)
+        else:
+            extra = {} if grammar is None else {"grammar": grammar}
+            self._chain = engine.chain({**request.sampling, **extra}, seed)
+        # An id that is the only one allowed needs no scores, unless somebody wants to see them.
+        self._skips = self._draw is not None and not self._processors and self._recorder is None
 
-    def __iter__(self) -> Iterator[Piece]:
-        if self._request.stop or self._recorder is not None:
-            yield from self._watched(StopStrings(self._request.stop))
+    def start(self) -> list[Piece]:
+        """Put in what stands in front of everything sampled, if anything."""
+        pieces: list[Piece] = []
+        if self._budget <= 0:
+            self._budget = math.inf
+            constraint = self._constraint
+            self._put(self._opening.at_start if constraint is None else constraint.answer(), pieces)
+        if not self.ended:
+            self._skip(pieces)
+        return pieces
+
+    def step(self, scores: Any, place: int) -> list[Piece]:
+        """Draw the next id and go on behind it.
+
+        Args:
+            scores: behind the last of `ids`; may be written to.
+            place: the last id's place in the batch that was evaluated.
+        """
+        pieces: list[Piece] = []
+        token = self._choose(scores, place)
+        if self._constraint is not None and self._constraint.failed:
+            self.cut = True
+            self._end(pieces)
+        else:
+            self._take(token, pieces)
+            if not self.ended:
+                self._skip(pieces)
+        return pieces
+
+    def end(self) -> list[Piece]:
+        """End the reply here: there is no room for more."""
+        pieces: list[Piece] = []
+        self.cut = True
+        self._end(pieces)
+        return pieces
+
+    def close_reasoning(self) -> list[Piece]:
+        """Open the answer now, as if the budget were spent; nothing, if there is no reasoning under way."""
+        pieces: list[Piece] = []
+        if not self.ended and self.stream.field == "reasoning":
+            self._answer(pieces)
+            if not self.ended:
+                self._skip(pieces)
+        return pieces
+
+    def _choose(self, scores: Any, place: int) -> int:
+        recorder, processors = self._recorder, self._processors
+        if recorder is not None and not self._elsewhere():
+            recorder.note(scores)
+        if self._bias is not None:
+            self._bias.add(scores)
+        mask = self._allowed()
+        if isinstance(mask, Only) and self._draw is not None and not processors:
+            return self._draw(scores, mask.ids)
+        if isinstance(mask, Only):
+            kept = scores[mask.ids]
+            scores[:] = FORBIDDEN
+            scores[mask.ids] = kept
+        elif mask is not None:
+            scores[mask.ids] = FORBIDDEN
+        for processor in processors:
+            result = processor(self.ids.view(), scores)
+            if result is not scores:
+                scores[:] = result
+        if self._draw is not None:
+            return self._draw(scores)
+        assert self._chain is not None
+        return self._chain(place)
+
+    def _allowed(self) -> Only | Without | None:
+        """The mask of the next id, asked for once."""
+        if not self._mask_known:
+            self._mask = None if self._constraint is None else self._constraint.mask()
+            self._mask_known = True
+        return self._mask
+
+    def _skip(self, pieces: list[Piece]) -> None:
+        """Take the ids that are certain."""
+        if self._constraint is None or not self._skips:
             return
-        stream, index, tokens = self.stream, self._index, self._tokens()
-        try:
-            for token in tokens:
-                if events := stream.feed_events((token,)):
-                    yield Piece(events, (), None, index)
-        finally:
-            tokens.close()
-        events = stream.finish_events()
-        yield Piece(events, (), Ending(stream.finish_reason(self.cut)), index)
-
-    def _watched(self, stops: StopStrings) -> Iterator[Piece]:
-        """The same where text is cut at stop strings or lined up with log probabilities."""
-        stream, recorder = self.stream, self._recorder
-        contents: ContentTokens[TokenLogprob | None] = ContentTokens()
-        marked = frozenset(self._markers.values())
-
-        def piece(events: list[Event], ending: Ending | None = None) -> Piece:
-            logprobs = [entry for entry in contents.given(events) if entry is not None]
-            return Piece(events, logprobs, ending, self._index)
-
-        tokens = self._tokens()
-        try:
-            for token in tokens:
-                events = stream.feed_events((token,))
-                if recorder is not None:
-                    text = b"" if token in marked else self._engine.piece(token)
-                    # In the body of another field no token can become content; to note one costs something.
-                    elsewhere = stream.in_body and stream.field != "content"
-                    contents.add(text, None if elsewhere or not text else recorder.entry(token), events)
-                if events := stops.feed(events):
-                    yield piece(events)
-                if stops.matched is not None:
-                    break
-        finally:
-            tokens.close()
-        events = stream.finish_events()
-        contents.finish(events)
-        # A call that was cut is not to be run.
-        reason = "stop" if stops.in_call else stream.finish_reason(self.cut)
-        yield piece(stops.finish(events), Ending(reason, stops.matched))
-
-    def _tokens(self) -> Generator[int, None, None]:
-        """The reply's ids, those put in by the budget included, until the reply is over."""
-        stream, engine, constraint = self.stream, self._engine, self._constraint
-        ids = list(self._prompt)
-        room = engine.context_size - len(ids)
-        limit = min(self._request.max_tokens or room, room)
-        budget = math.inf if self._request.max_reasoning_tokens is None else self._request.max_reasoning_tokens
-        if budget <= 0:
-            yield from self._put(self._opening.at_start if constraint is None else constraint.answer(), ids, limit)
-            budget = math.inf
-        engine.seed(self._seed)
-        processors = self._active()
-        engine.restore(ids)
-        before, given = engine.evaluated(), len(ids)
-        sampled = engine.generate(ids, self._sampling, processors)
-        first = True
-        try:
-            while self.completion_tokens < limit:
-                if self._cancelled is not None and self._cancelled():
-                    raise Cancelled
-                token = next(sampled)
-                if first:
-                    reused = given - (engine.evaluated() - before)
-                    self.cached_tokens = max(0, min(reused, len(self._prompt)))
-                    first = False
-                if constraint is not None:
-                    if constraint.failed:
-                        break
-                    constraint.accept(token)
-                self.completion_tokens += 1
-                ids.append(token)
-                yield token
-                if self._over(token):
-                    return
-                if budget < math.inf and stream.field == "reasoning" and stream.reasoning_tokens >= budget:
-                    budget = math.inf
-                    put = self._opening.after_reasoning if constraint is None else constraint.answer()
-                    yield from self._put(put, ids, limit)
-                    sampled.close()
-                    sampled = engine.generate(ids, self._sampling, processors)
-            self.cut = True
-        except StopIteration:
-            self.cut = True
-        finally:
-            sampled.close()
-            engine.save(ids)
-
-    def _put(self, put: Sequence[int], ids: list[int], limit: int) -> Iterator[int]:
-        for token in put:
-            if self.completion_tokens >= limit:
+        while not self.ended:
+            mask = self._allowed()
+            if not isinstance(mask, Only) or len(mask.ids) != 1 or self._constraint.failed:
                 return
-            self.completion_tokens += 1
-            ids.append(token)
-            if self._constraint is not None:
-                self._constraint.accept(token)
-            yield token
+            self._take(int(mask.ids[0]), pieces)
+
+    def _take(self, token: int, pieces: list[Piece]) -> None:
+        self._add(token, pieces)
+        if self.ended:
+            return
+        stream = self.stream
+        if self._over(token):
+            self._end(pieces)
+        elif self.completion_tokens >= self._limit:
+            self.cut = True
+            self._end(pieces)
+        elif self._budget < math.inf and stream.field == "reasoning" and stream.reasoning_tokens >= self._budget:
+            self._answer(pieces)
+
+    def _answer(self, pieces: list[Piece]) -> None:
+        self._budget = math.inf
+        constraint = self._constraint
+        self._put(self._opening.after_reasoning if constraint is None else constraint.answer(), pieces)
+
+    def _put(self, put: Sequence[int], pieces: list[Piece]) -> None:
+        self._mask_known = False
+        for token in put:
+            self._add(token, pieces)
+            if self.completion_tokens >= self._limit and not self.ended:
+                self.cut = True
+                self._end(pieces)
+            if self.ended:
+                return
+
+    def _add(self, token: int, pieces: list[Piece]) -> None:
+        """Go on behind `token`, which was sampled or put in."""
+        self.completion_tokens += 1
+        self.ids.append(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
+            self._mask_known = False
+        if self._draw is not None:
+            self._draw.accept(token)
+        began = time.perf_counter()
+        events = self.stream.feed_events((token,))
+        if self._stops is not None:
+            events = self._watched(token, events, self._stops)
+            if events:
+                pieces.append(self._piece(events))
+            if self._stops.matched is not None:
+                self._end(pieces)
+        elif events:
+            pieces.append(Piece(events, (), None, self._index))
+        self.splitting += time.perf_counter() - began
+
+    def _watched(self, token: int, events: list[Event], stops: StopStrings) -> list[Event]:
+        recorder = self._recorder
+        if recorder is not None:
+            text = b"" if token in self._marked else self._engine.piece(token)
+            # In the body of another field no token can become content; to note one costs something.
+            entry = None if self._elsewhere() or not text else recorder.entry(token)
+            self._contents.add(text, entry, events)
+        return stops.feed(events)
+
+    def _elsewhere(self) -> bool:
+        return self.stream.in_body and self.stream.field != "content"
+
+    def _piece(self, events: list[Event], ending: Ending | None = None) -> Piece:
+        logprobs = [entry for entry in self._contents.given(events) if entry is not None]
+        return Piece(events, logprobs, ending, self._index)
+
+    def _end(self, pieces: list[Piece]) -> None:
+        self.ended = True
+        events, reason = self.stream.finish_events(), self.stream.finish_reason(self.cut)
+        if self._stops is None:
+            pieces.append(Piece(events, (), Ending(reason), self._index))
+            return
+        self._contents.finish(events)
+        # A call that was cut is not to be run.
+        ending = Ending("stop" if self._stops.in_call else reason, self._stops.matched)
+        pieces.append(self._piece(self._stops.finish(events), ending))
 
     def _over(self, token: int) -> bool:
-        stream, markers, parallel = self.stream, self._markers, self._request.parallel
+        stream, markers, parallel = self.stream, self._markers, self._parallel
         if token == markers["call"]:
             return parallel is not True
         if token != markers["end"] and self._engine.ends(token):
@@ -194,30 +278,40 @@ class Generation:
             return stream.field != "tool_call"
         return False
 
-    def _active(self) -> Processors | None:
-        """The processors of this reply, in order: the raw scores' record, the bias, the mask, the caller's own."""
-        recorder, bias, constraint, own = self._recorder, self._bias, self._constraint, self._processors
-        if recorder is None and bias is None and constraint is None and not own:
-            return None
-        active = [p for p in (recorder, bias, constraint, *own) if p is not None]
-        return Processors(active, constraint if len(active) == 1 else None)
+
+def _plain(sampling: Mapping[str, Any]) -> bool:
+    """Whether what is asked for is drawn here; the rest is left to llama.cpp's own samplers."""
+    return sampling["typical_p"] >= 1 and not sampling["mirostat_mode"]
+
+
+def _draw(sampling: Mapping[str, Any], seed: int, size: int) -> Draw:
+    return Draw(
+        temperature=sampling["temp"],
+        top_k=sampling["top_k"],
+        top_p=sampling["top_p"],
+        min_p=sampling["min_p"],
+        repeat_penalty=sampling["repeat_penalty"],
+        presence_penalty=sampling["presence_penalty"],
+        frequency_penalty=sampling["frequency_penalty"],
+        seed=seed,
+        size=size,
+    )
 
 
 class Recorder:
-    """A processor that notes the model's own log probabilities, before anything changes the scores."""
+    """Notes the model's own log probabilities, before anything changes the scores."""
 
     def __init__(self, top: int, piece: Callable[[int], bytes]) -> None:
         self._top = top
         self._piece = piece
         self._logprobs: Any = None
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def note(self, scores: Any) -> None:
         import numpy as np
 
         logits = np.array(scores, dtype=np.float64)
         logits -= logits.max()
         self._logprobs = logits - math.log(np.exp(logits).sum())
-        return scores
 
     def entry(self, token: int) -> TokenLogprob:
         import numpy as np
@@ -234,7 +328,7 @@ class Recorder:
 
 
 class Bias:
-    """A processor that adds OpenAI's `logit_bias`."""
+    """OpenAI's `logit_bias`."""
 
     def __init__(self, bias: Any) -> None:
         import numpy as np
@@ -242,6 +336,5 @@ class Bias:
         self._ids = np.fromiter(bias, dtype=np.intp)
         self._values = np.fromiter(bias.values(), dtype=np.float32)
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def add(self, scores: Any) -> None:
         scores[self._ids] += self._values
-        return scores

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, overload
 
 from ..api.chat import ChatWriter
@@ -23,10 +26,13 @@ from ..api.request import ChatRequest, ContextOverflow
 from ..core import SPECIAL_IDS, Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
 from ..prompts import PromptOptions, Prompts
 from .constraints import Allowed, Constraint, Grammars
+from .disk import DiskCache
 from .engine import Engine, Processor, stock_defaults
 from .generation import Generation, Opening
+from .memory import Memory
+from .scheduler import Job, Scheduler
 
-__all__ = ["Choices", "HarmonyChatHandler", "ProcessorFactory"]
+__all__ = ["Choices", "HarmonyChatHandler", "ProcessorFactory", "Serving"]
 
 ProcessorFactory = Callable[[Sequence[int], Mapping[str, Any]], Sequence[Processor]]
 """`factory(prompt_ids, request_fields)`: the logits processors for one reply. They see the scores last."""
@@ -46,18 +52,26 @@ class Model:
     dialect: Dialect
     vocabulary: Vocabulary
     opening: Opening
+    user: tuple[int, int]
     grammars: Grammars
+    scheduler: Scheduler
 
     @classmethod
-    def of(cls, llama: Any, prompts: Prompts) -> Model:
+    def of(cls, llama: Any, prompts: Prompts, serving: Serving | None = None) -> Model:
         with _MODELS_LOCK:
             model = _MODELS.get(llama)
             if model is None:
-                model = _MODELS[llama] = cls._read(Engine(llama), prompts.encode)
+                model = _MODELS[llama] = cls._read(Engine(llama), prompts.encode, serving or Serving.of(llama))
             return model
 
+    def parting(self, prompt: Sequence[int]) -> int:
+        """Where the first user message of a prompt begins: what is in front of it, others may have, too."""
+        start, user = self.user
+        places = (place for place, pair in enumerate(itertools.pairwise(prompt)) if pair == (start, user))
+        return next(places, 0)
+
     @classmethod
-    def _read(cls, engine: Engine, encode: Callable[[str], list[int]]) -> Model:
+    def _read(cls, engine: Engine, encode: Callable[[str], list[int]], serving: Serving) -> Model:
         try:
             dialect = Dialect.from_vocabulary(engine.lookup, reserved=SPECIAL_IDS)
             if dict(dialect.ids) != dict(Dialect().ids):
@@ -74,7 +88,53 @@ class Model:
         ids = dialect.ids
         final = [ids["channel"], *encode("final"), ids["message"]]
         opening = Opening([ids["end"], ids["start"], *encode("assistant"), *final], final)
-        return cls(engine, dialect, vocabulary_of(engine.piece, dialect), opening, Grammars(engine))
+        return cls(
+            engine,
+            dialect,
+            vocabulary_of(engine.piece, dialect),
+            opening,
+            (ids["start"], *encode("user")),  # type: ignore[arg-type]  # a word of one token
+            Grammars(engine),
+            serving.scheduler(engine),
+        )
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a model's replies are run.
+
+    Attributes:
+        parallel: most at a time.
+        cache_ram: bytes of main memory for evaluated prompts that were pushed out of the context.
+        cache_disk: bytes on disk for those that were pushed out of there; 0: none.
+        cache_folder: where.
+        drafts: most ids that are guessed ahead for a reply that runs alone.
+    """
+
+    parallel: int = 1
+    cache_ram: int = 0
+    cache_disk: int = 0
+    cache_folder: Path | None = None
+    drafts: int = 0
+
+    @classmethod
+    def of(cls, llama: Any) -> Serving:
+        """As a `Llama` was made."""
+        return cls(drafts=getattr(llama.draft_model, "num_pred_tokens", 0))
+
+    @property
+    def sequences(self) -> int:
+        """How many a context should have: those that have ended stay, beside those under way. The windowed layers'
+        memory grows with it."""
+        return 2 * self.parallel + 2
+
+    def scheduler(self, engine: Engine) -> Scheduler:
+        """What runs them."""
+        disk = None
+        if self.cache_disk and self.cache_folder is not None:
+            disk = DiskCache(self.cache_folder, self.cache_disk, engine.fingerprint())
+        memory = Memory(engine, self.sequences, ram=self.cache_ram, disk=disk)
+        return Scheduler(engine, memory, parallel=self.parallel, drafts=self.drafts)
 
 
 _MODELS: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
@@ -87,7 +147,7 @@ class HarmonyChatHandler:
     Use it as `Llama(chat_handler=HarmonyChatHandler())`, by name as `Llama(chat_format="harmony")` after
     `import harmony_plugin.llamacpp`, or call it directly, which takes more than `create_chat_completion` lets through:
     `handler(llama=llama, messages=[...], reasoning_effort="high", max_reasoning_tokens=500)`. Two more arguments are
-    for programs: `cancelled`, asked before each token, and `observe`, called with a `Usage` when the reply has ended,
+    for programs: `cancelled`, asked before each step, and `observe`, called with a `Usage` when the reply has ended,
     however it ended.
 
     Args:
@@ -124,15 +184,22 @@ class HarmonyChatHandler:
             self._prompts = Prompts(self._prompt_options)
         return self._prompts
 
-    def prepare(self, llama: Any) -> None:
+    def prepare(self, llama: Any, serving: Serving | None = None) -> Scheduler:
         """Check the model's vocabulary, and do now what the first request would wait for.
+
+        Args:
+            serving: how its replies are run; None: one at a time.
+
+        Returns:
+            what runs them.
 
         Raises:
             ValueError: the vocabulary is not Harmony's; the message says what to do.
         """
-        model = Model.of(llama, self.prompts)
+        model = Model.of(llama, self.prompts, serving)
         with contextlib.suppress(ImportError):  # without llguidance only schemas are refused
             model.grammars.prepare()
+        return model.scheduler
 
     def prompt(self, llama: Any, **fields: Any) -> list[int]:
         """The prompt's ids for a request, without generating; `len()` of it counts its tokens.
@@ -190,12 +257,13 @@ class HarmonyChatHandler:
         )
         allowed = self._allowed(model, request, options, fields.get("grammar"))
 
-        def generate(index: int) -> Generation:
+        grammar = fields.get("grammar")
+        names = [tool.name for tool in request.tools]
+
+        def generation(index: int) -> Generation:
             processors = list(fields.get("logits_processor") or ())
             if self._logits_processors is not None:
                 processors += self._logits_processors(prompt, fields)
-            grammar = fields.get("grammar")
-            names = [tool.name for tool in request.tools]
             return Generation(
                 model.engine,
                 prompt,
@@ -205,16 +273,18 @@ class HarmonyChatHandler:
                 opening=model.opening,
                 constraint=None if allowed is None else Constraint(allowed),
                 processors=processors,
-                extra={"grammar": grammar} if grammar is not None else None,
+                grammar=grammar,
                 seed=None if request.seed is None else request.seed + index,
                 index=index,
+                parting=model.parting(prompt),
                 cancelled=fields.get("cancelled"),
             )
 
         return Choices(
             llama,
+            model.scheduler,
             request,
-            generate,
+            [generation(index) for index in range(request.choices)],
             Usage(prompt=len(prompt)),
             model=request.model or model.engine.name,
             reasoning_content=self._reasoning_content,
@@ -247,7 +317,8 @@ class HarmonyChatHandler:
 
 
 class Choices:
-    """One request's choices: iterating generates them, one after the other, and gives their pieces.
+    """One request's choices: `run` has them generated side by side, and gives their pieces as they come; iterating does
+    that in this thread.
 
     Attributes:
         usage: counted as it goes, however it ends.
@@ -257,8 +328,9 @@ class Choices:
     def __init__(
         self,
         llama: Any,
+        scheduler: Scheduler,
         request: ChatRequest,
-        generate: Callable[[int], Generation],
+        generations: Sequence[Generation],
         usage: Usage,
         *,
         model: str,
@@ -266,10 +338,14 @@ class Choices:
         observe: Callable[[Usage], None] | None = None,
     ) -> None:
         self._llama = llama  # stays loaded while pieces are drawn
+        self._scheduler = scheduler
         self._request = request
-        self._generate = generate
+        self._generations = generations
         self._reasoning_content = reasoning_content
         self._observe = observe
+        self._jobs: list[Job] = []
+        self._left = len(generations)
+        self._error: BaseException | None = None
         self._measured, self._seconds = 0, 0.0
         self.usage = usage
         self.model = model
@@ -285,33 +361,66 @@ class Choices:
             reasoning_content=self._reasoning_content,
         )
 
-    def __iter__(self) -> Iterator[Piece]:
-        try:
-            for index in range(self._request.choices):
-                yield from self._counted(self._generate(index))
-        finally:
-            if self._observe is not None:
-                self._observe(self.usage)
+    def run(self, took: Callable[[Piece], None], ended: Callable[[BaseException | None], None]) -> Sequence[Job]:
+        """Have the choices generated by those who step the scheduler. The first that fails ends all.
 
-    def _counted(self, generation: Generation) -> Iterator[Piece]:
+        Args:
+            took: given each piece.
+            ended: called once all have ended, with what went wrong, if anything did.
+        """
+        for generation in self._generations:
+            self._jobs.append(self._run(generation, took, ended))
+        return self._jobs
+
+    def close_reasoning(self) -> None:
+        """Have the choices that are reasoning open their answer now. For whoever steps the scheduler."""
+        for job in self._jobs:
+            self._scheduler.close_reasoning(job)
+
+    def _run(
+        self, generation: Generation, took: Callable[[Piece], None], ended: Callable[[BaseException | None], None]
+    ) -> Job:
         began, before = 0.0, 0
-        pieces = iter(generation)
-        try:
-            for piece in pieces:
-                if not began and any(isinstance(event, Text) for event in piece.events):
-                    began, before = time.monotonic(), generation.completion_tokens
-                    self.usage.first = self.usage.first or began
-                if piece.ending is not None:
-                    self.usage.finish = piece.ending.finish_reason
-                yield piece
-        finally:
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
+
+        def note(piece: Piece) -> None:
+            nonlocal began, before
+            if not began and any(isinstance(event, Text) for event in piece.events):
+                began, before = time.monotonic(), generation.completion_tokens
+                self.usage.first = self.usage.first or began
+            if piece.ending is not None:
+                self.usage.finish = piece.ending.finish_reason
+            took(piece)
+
+        def over(error: BaseException | None) -> None:
             if began:
                 self._measured += generation.completion_tokens - before
                 self._seconds += time.monotonic() - began
             self._add(generation)
+            self._left -= 1
+            if error is not None and self._error is None:
+                self._error = error
+                self._scheduler.drop(self._jobs)
+            if not self._left:
+                if self._observe is not None:
+                    self._observe(self.usage)
+                ended(self._error)
+
+        return self._scheduler.add(generation, note, over)
+
+    def __iter__(self) -> Iterator[Piece]:
+        pieces: deque[Piece] = deque()
+        ends: list[BaseException | None] = []
+        jobs = self.run(pieces.append, ends.append)
+        try:
+            while not ends:
+                self._scheduler.favour(jobs)
+                self._scheduler.step()
+                while pieces:
+                    yield pieces.popleft()
+            if ends[0] is not None:
+                raise ends[0]
+        finally:
+            self._scheduler.drop(jobs)
 
     def _add(self, generation: Generation) -> None:
         usage = self.usage

@@ -34,10 +34,10 @@ def test_turns_come_in_the_order_of_asking() -> None:
         await settle()
         assert (came, len(line)) == ([], 5)
         for turns in range(1, 6):
-            line.give()
+            line.give("m")
             await settle()
             assert came == list(range(turns))
-        line.give()
+        line.give("m")
         await asyncio.gather(*waiting)
         await line.take("m")  # free again: no waiting
 
@@ -57,7 +57,7 @@ def test_whoever_leaves_makes_room_and_loses_no_turn() -> None:
         first.cancel()
         await settle()
         assert len(line) == 1
-        line.give()
+        line.give("m")
         second.cancel()  # in the very moment its turn comes
         await settle()
         await asyncio.wait_for(line.take("m"), 5)
@@ -87,7 +87,7 @@ def test_no_room_at_all_means_one_at_a_time() -> None:
         await line.take("m")
         with pytest.raises(Busy):
             await line.take("m")
-        line.give()
+        line.give("m")
         await line.take("m")
 
     asyncio.run(play())

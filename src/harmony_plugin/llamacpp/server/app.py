@@ -33,7 +33,8 @@ from ...api.errors import ClientGone, Unauthorized
 from ...api.reply import Writer
 from ...api.tools import Toolbox
 from ...core import RequestError
-from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
+from ..handler import HarmonyChatHandler, ProcessorFactory
+from ..scheduler import Scheduler
 from . import about, chat, errors, stock, tokens
 from .host import Host, Turn
 from .metrics import Metrics
@@ -51,25 +52,30 @@ MODEL_HEADER = "x-harmony-model"
 
 
 def create_host(
-    models: Sequence[ModelSettings], max_queue: int, logits_processors: ProcessorFactory | None = None
+    models: Sequence[ModelSettings],
+    max_queue: int,
+    logits_processors: ProcessorFactory | None = None,
+    models_max: int = 1,
 ) -> Host:
     """A host whose models with chat format `harmony` are served by the chat handler with the settings' defaults.
 
     Args:
         logits_processors: see `HarmonyChatHandler`.
+        models_max: most models in memory at a time.
     """
 
-    def prepare(llama: Any, settings: Any) -> None:
-        if settings.chat_format == "harmony":
-            handler = HarmonyChatHandler(
-                defaults=settings.defaults(),
-                logits_processors=logits_processors,
-                reasoning_content=settings.harmony_reasoning_content,
-            )
-            handler.prepare(llama)
-            llama.chat_handler = handler
+    def prepare(llama: Any, settings: Any) -> Scheduler | None:
+        if settings.chat_format != "harmony":
+            return None
+        handler = HarmonyChatHandler(
+            defaults=settings.defaults(),
+            logits_processors=logits_processors,
+            reasoning_content=settings.harmony_reasoning_content,
+        )
+        llama.chat_handler = handler
+        return handler.prepare(llama, settings.serving())
 
-    return Host(models, max_queue, prepare)
+    return Host(models, max_queue, prepare, models_max)
 
 
 def create_app(host: Host, settings: ServerSettings) -> FastAPI:
@@ -111,7 +117,7 @@ class _Server:
         self.settings = settings
         self.store = Store(settings.stored_responses)
         self.seal = Seal(settings.reasoning_key)
-        self.metrics = Metrics(lambda: len(host.line), lambda: int(host.running is not None))
+        self.metrics = Metrics(lambda: len(host.line), host.line.seated)
         host.on_item = self.metrics.chunks.inc
         self._keys = [key.encode("utf-8", "surrogateescape") for key in settings.api_keys]
 
@@ -392,15 +398,19 @@ class _Server:
         record.streamed = bool(given.get("stream"))
         call = chat.call(stock.chat_handler, given, model, observe=record.observe, as_chat=as_chat)
         turn = record.turn = self.host.turn(model, call)
-        endpoint = request.scope["route"].path
+        exchange = _Exchange(request, turn, None, model, request.scope["route"].path, record)
+        exchange.reply = await self._waited(exchange, turn.start())
+        return exchange
+
+    async def _waited(self, exchange: _Exchange, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, unless the client leaves before: then nothing more is generated."""
         try:
-            reply = await _unless_gone(request, turn.start())
+            return await _unless_gone(exchange.request, work)
         except BaseException as error:
-            turn.cancel()
+            exchange.turn.cancel()
             if isinstance(error, ClientGone):
-                self.metrics.cancelled.labels(endpoint).inc()
+                self.metrics.cancelled.labels(exchange.endpoint).inc()
             raise
-        return _Exchange(turn, reply, model, endpoint, record)
 
     async def _reply(
         self, exchange: _Exchange, writer: Writer, *, end: bytes = b"", ended: Callable[[], None] = lambda: None
@@ -414,7 +424,11 @@ class _Server:
         usage = exchange.reply.usage
         if exchange.record.streamed:
             return _Events(exchange.turn, self._events(exchange, writer, end, ended), self.settings)
-        reply = writer.whole([piece async for pieces in exchange.turn for piece in pieces], usage)
+
+        async def pieces() -> list[Any]:
+            return [piece async for pieces in exchange.turn for piece in pieces]
+
+        reply = writer.whole(await self._waited(exchange, pieces()), usage)
         self.metrics.tokens(exchange.model, usage)
         ended()
         return JSONResponse(reply)
@@ -457,10 +471,11 @@ class _Server:
 
 @dataclass
 class _Exchange:
-    """A request that was taken, and its reply."""
+    """A request, and its reply (`Choices` or a `StockReply`) once it was taken."""
 
+    request: Request
     turn: Turn
-    reply: Choices | chat.StockReply
+    reply: Any
     model: str
     endpoint: str
     record: Record

@@ -77,8 +77,8 @@ def call(
     observe: Callable[[Usage], None],
     as_chat: bool = False,
 ) -> Call:
-    """What the engine does with its turn: one call of the model's chat handler. A whole reply is generated before it
-    counts as taken, and is one item, a list of pieces.
+    """What a request does with its seat: one call of the model's chat handler. A whole reply is one item, a list of
+    pieces.
 
     Args:
         given: the handler's keyword arguments.
@@ -96,7 +96,7 @@ def call(
         else:
             reply = StockReply(_stock(handler, fields), observe)
             items = reply.chunks() if as_chat else reply
-        return Taken(reply, items if given.get("stream") else [list(items)])
+        return Taken(reply, items, whole=not given.get("stream"))
 
     return run
 

@@ -56,7 +56,7 @@ def main(
     if chosen.ignored:
         complain(f"{', '.join(chosen.ignored)}: not read, the config file replaces flags; set it there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    host = create_host(chosen.models, chosen.server.max_queue, factory)
+    host = create_host(chosen.models, chosen.server.max_queue, factory, chosen.server.models_max)
     app = create_app(host, chosen.server)
     config = uvicorn.Config(
         app,

@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Optional
 
+import platformdirs
 from pydantic import Field, PrivateAttr, ValidationError
 
 from ...api.defaults import Defaults
 from ...prompts import REASONING_EFFORTS, PromptOptions
 from ...versions import VersionFlag
+from ..handler import Serving
 from . import stock
 
 __all__ = [
@@ -39,6 +41,9 @@ __all__ = [
     "read_settings",
     "say",
 ]
+
+
+MOST_PARALLEL = 64  # llama.cpp tells 256 sequences apart, and those that have ended stay beside them
 
 
 class SettingsError(ValueError):
@@ -130,6 +135,28 @@ class ModelSettings(stock.ModelSettings):
     )
     verbose: bool = Field(default=False, description="Whether to print debug information.")
 
+    n_parallel: int = Field(
+        default=4, ge=1, le=MOST_PARALLEL, description="Replies generated at once; they share the context's memory."
+    )
+    cache_ram_mb: int = Field(
+        default=1024,
+        ge=0,
+        description="Main memory, in MB, for evaluated prompts that the context has no more room for; 0: none.",
+    )
+    cache_disk_mb: int = Field(
+        default=0,
+        ge=0,
+        description="Disk, in MB, for those that main memory has no more room for; they survive a restart; 0: none.",
+    )
+    cache_folder: Optional[str] = Field(
+        default=None, description="Where those are; none: in the user's cache folder. They hold what was said."
+    )
+    swa_full: bool = Field(
+        default=False,
+        description="Whether layers with a sliding window keep everything: twice the memory, and conversations can be "
+        "gone back in without evaluating a part of them again.",
+    )
+
     headers: Literal["constrain", "free"] = Field(
         default=Defaults.headers, description="Whether only well-formed Harmony headers can be sampled."
     )
@@ -160,6 +187,15 @@ class ModelSettings(stock.ModelSettings):
     harmony_reasoning_content: bool = Field(
         default=True, description="Whether chat replies hold reasoning_content beside reasoning."
     )
+
+    def serving(self) -> Serving:
+        """How replies are run. The stock server's `cache` and `draft_model` mean the same for this chat format."""
+        ram, disk = self.cache_ram_mb << 20, self.cache_disk_mb << 20
+        if self.cache:
+            ram, disk = (ram, self.cache_size) if self.cache_type == "disk" else (self.cache_size, disk)
+        folder = self.cache_folder or Path(platformdirs.user_cache_dir("harmony-plugin", appauthor=False), "prompts")
+        drafts = self.draft_model_num_pred_tokens if self.draft_model is not None else 0
+        return Serving(self.n_parallel, ram, disk, Path(folder), drafts)
 
     def defaults(self) -> Defaults:
         """What the chat handler gives to requests that do not say.
@@ -217,6 +253,9 @@ class ServerSettings(stock.ServerSettings):
         "new one at each start.",
     )
     max_body_mb: int = Field(default=32, ge=1, description="Size of a request body, in MB, past which it is refused.")
+    models_max: int = Field(
+        default=1, ge=1, description="Models in memory at a time; the one that was used longest ago goes."
+    )
     strict_models: bool = Field(
         default=False,
         description="Whether a request that names a model that is not served is a 404; else the first model answers.",

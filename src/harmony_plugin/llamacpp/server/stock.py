@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from ...core import RequestError
+from ..engine import context_defaults, model_defaults
 from .context import Facts
 
 __all__ = [
-    "LlamaProxy",
     "ModelSettings",
     "Models",
     "ServerSettings",
@@ -91,7 +92,7 @@ def include_routes(
     server_settings: ServerSettings,
     *,
     authenticate: Callable[..., Any],
-    turn: Callable[[], AbstractAsyncContextManager[LlamaProxy]],
+    turn: Callable[[], AbstractAsyncContextManager[Any]],
     admit: Callable[..., Any],
 ) -> None:
     """Add the stock server's routes, chat and model list left out, to `app`.
@@ -103,7 +104,7 @@ def include_routes(
     """
     from fastapi import Depends
 
-    async def get_llama_proxy() -> AsyncIterator[LlamaProxy]:
+    async def get_llama_proxy() -> AsyncIterator[Any]:
         async with turn() as proxy:
             yield proxy
 
@@ -153,32 +154,76 @@ class _Route(APIRoute):
         return blame
 
 
-class Models(LlamaProxy):
-    """The stock server's models, one in memory at a time.
+class Models:
+    """Loaded models, a few in memory at a time; called with a name, the `Llama`, in the place of the stock server's
+    `LlamaProxy`.
 
     Args:
-        load: given settings, their `Llama`.
+        bring: given an alias, its `Llama`.
+        gone: called with an alias when its model is about to be let go of.
         resolve: given the name in a request, the alias of the model that answers.
+        busy: whether the model of an alias is in use, and has to stay.
+        most: how many are in memory; the one that was used longest ago goes first.
     """
 
     def __init__(
-        self, models: Sequence[ModelSettings], load: Callable[[Any], Any], resolve: Callable[[str | None], str]
+        self,
+        bring: Callable[[str], Any],
+        gone: Callable[[str], None],
+        resolve: Callable[[str | None], str],
+        busy: Callable[[str], bool],
+        most: int = 1,
     ) -> None:
-        self.load_llama_from_model_settings = load  # type: ignore[method-assign, assignment]
+        self._bring = bring
+        self._gone = gone
         self._resolve = resolve
-        super().__init__(list(models))
+        self._busy = busy
+        self._most = most
+        self._there: OrderedDict[str, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, model: str | None = None) -> Any:
-        return super().__call__(self._resolve(model))
+        alias = self._resolve(model)
+        llama = self._there.get(alias)
+        if llama is not None:  # nobody waits while another one is loaded
+            self._there.move_to_end(alias)
+            return llama
+        with self._lock:
+            llama = self._there.get(alias)
+            if llama is None:
+                idle = [one for one in self._there if not self._busy(one)]
+                for one in idle[: max(0, len(self._there) - self._most + 1)]:
+                    self._drop(one)
+                llama = self._there[alias] = self._bring(alias)
+            self._there.move_to_end(alias)
+            return llama
+
+    @property
+    def last(self) -> Any:
+        """The one that was used last; None: none is there."""
+        return next(reversed(self._there.values()), None)
+
+    def close(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            while self._there:
+                self._drop(next(iter(self._there)))
+
+    def _drop(self, alias: str) -> None:
+        self._gone(alias)
+        self._there.pop(alias).close()
 
 
-def load(settings: ModelSettings, progress: Callable[[float], None] | None = None) -> Any:
+def load(
+    settings: ModelSettings, progress: Callable[[float], None] | None = None, context: Mapping[str, Any] | None = None
+) -> Any:
     """The `Llama` of `settings`.
 
     Args:
+        context: parameters of llama.cpp's context that the settings have no names for.
         progress: told the share that is loaded, 0.0 to 1.0, in this thread; what it raises ends loading.
     """
-    with _reporting(progress):
+    with _reporting(progress), context_defaults(**(context or {})):
         llama: Any = LlamaProxy.load_llama_from_model_settings(settings)
     llama._harmony_plugin_vocabulary = Vocabulary(llama, settings.model_alias)
     return llama
@@ -270,10 +315,9 @@ def vocabulary(llama: Any) -> Vocabulary:
 
 @contextmanager
 def _reporting(progress: Callable[[float], None] | None) -> Iterator[None]:
-    """`Llama` has no parameter for llama.cpp's progress callback, so the defaults that it starts from have one."""
+    """`Llama` has no parameter for llama.cpp's progress callback."""
     low = llama_cpp.llama_cpp
     make = getattr(low, "llama_progress_callback", None)
-    defaults = low.llama_model_default_params
     if progress is None or make is None or not hasattr(low.llama_model_params, "progress_callback"):
         yield
         return
@@ -287,22 +331,12 @@ def _reporting(progress: Callable[[float], None] | None) -> Iterator[None]:
             raised.append(error)
         return not raised
 
-    callback, thread = make(report), threading.get_ident()
-
-    def reporting() -> Any:
-        params = defaults()
-        if threading.get_ident() == thread:
-            params.progress_callback = callback
-        return params
-
-    low.llama_model_default_params = reporting
     try:
-        yield
+        with model_defaults(progress_callback=make(report)):
+            yield
     except Exception:
         if not raised:
             raise
-    finally:
-        low.llama_model_default_params = defaults
     if raised:
         raise raised[0]
 
@@ -372,11 +406,6 @@ def device_memory() -> int | None:
             memory(one, ctypes.byref(free), ctypes.byref(total))
             found += free.value
     return found or None
-
-
-def free(proxy: LlamaProxy) -> None:
-    """Let go of the model in memory."""
-    proxy.free()  # type: ignore[no-untyped-call]
 
 
 def chat_handler(llama: Any) -> Callable[..., Any]:
