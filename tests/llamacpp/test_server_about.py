@@ -93,7 +93,7 @@ def test_the_banner_says_what_to_look_out_for(host: Host) -> None:
     assert "200,192 tokens: as set" in said[3]
     assert "WARNING: n_ctx 200,000 is more" in said[4]
     text = "\n".join(said)
-    assert "one at a time, 1 may wait" in text
+    assert "4 at a time, which share the context; 1 may wait" in text
     assert "https://host:8443/v1 " in text
     assert "needed: --api_key" in text
     assert said[-1] == "listening on https://host:8443 (the model took 9.4 s to load); Ctrl+C stops it"

@@ -76,6 +76,10 @@ SCRIPTS: list[dict[str, Any]] = [
         "id": "endless",
         "token_ids": encoding().encode("<|channel|>final<|message|>", allowed_special="all") + ENDLESS * [350],
     },
+    {
+        "id": "thinker",
+        "token_ids": encoding().encode("<|channel|>analysis<|message|>", allowed_special="all") + ENDLESS * [350],
+    },
     {"id": "unicode", "raw": answer('München 🦙 東京\n\ttab "quote"', "naïve")},
     {
         "id": "loop",

@@ -45,7 +45,8 @@ class ChatWriter(Writer):
         self._logprobs = logprobs
         self._include_usage = include_usage
         self._reasoning_content = reasoning_content
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self.identifier = f"chatcmpl-{uuid.uuid4().hex}"
+        self._head = {"id": self.identifier, "created": int(time.time()), "model": model}
         self._choices: dict[int, _Choice] = {}
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
@@ -57,9 +58,10 @@ class ChatWriter(Writer):
                     function = call.pop("function")
                     text = custom_input(function["arguments"])
                     call |= {"type": "custom", "custom": {"name": function["name"], "input": text}}
-            told = _logprobs(logprobs) if self._logprobs else None
-            choices.append({"index": index, "message": message, "logprobs": told, **_done(ending)})
-        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.to_openai()}
+            entries = _logprobs(logprobs) if self._logprobs else None
+            choices.append({"index": index, "message": message, "logprobs": entries, **_done(ending)})
+        told = {"choices": choices, "usage": usage.to_openai(), **_timings(usage)}
+        return {**self._head, "object": "chat.completion", **told}
 
     def feed(self, piece: Piece) -> Iterator[Json]:
         choice = self._choices.get(piece.index)
@@ -78,7 +80,8 @@ class ChatWriter(Writer):
 
     def finish(self, usage: Usage) -> Iterator[Json]:
         if self._include_usage:
-            yield {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage.to_openai()}
+            told = {"choices": [], "usage": usage.to_openai(), **_timings(usage)}
+            yield {**self._head, "object": "chat.completion.chunk", **told}
 
     def fail(self, error: RequestError) -> Iterator[Json]:
         yield error_body(error, anthropic=False)
@@ -122,6 +125,11 @@ def _done(ending: Ending | None) -> Json:
     assert ending is not None, "a choice without an end"
     done: Json = {"finish_reason": ending.finish_reason}
     return done if ending.stop_string is None else {**done, "stop_reason": ending.stop_string}
+
+
+def _timings(usage: Usage) -> Json:
+    timings = usage.timings()
+    return {} if timings is None else {"timings": timings}
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> Json:

@@ -319,8 +319,9 @@ class MessageWriter(Writer):
         self._thinking = thinking
         self._open: str | None = None  # the type of the block being written
         self._written: list[str] = []  # the pieces of that block, put together once it ends
+        self.identifier = f"msg_{secrets.token_hex(12)}"
         self.message: Json = {
-            "id": f"msg_{secrets.token_hex(12)}",
+            "id": self.identifier,
             "type": "message",
             "role": "assistant",
             "model": model,

@@ -67,6 +67,7 @@ class Usage:
         rate: tokens a second from then on; None where there were too few to tell.
         finish: the finish reason of the choice that ended last; None: none did.
         issues: codes of what was wrong with the output.
+        reading: seconds that the prompt took; `writing`: that the rest took, from there on; None: not measured.
     """
 
     prompt: int = 0
@@ -77,6 +78,19 @@ class Usage:
     rate: float | None = None
     finish: str | None = None
     issues: list[str] = field(default_factory=list)
+    reading: float | None = None
+    writing: float | None = None
+
+    def timings(self) -> dict[str, Any] | None:
+        """As llama.cpp's `llama-server` has them; None: they were not measured."""
+        if self.reading is None or self.writing is None:
+            return None
+        read = self.prompt - (self.cached or 0)
+        return {
+            "cache_n": self.cached or 0,
+            **_pace("prompt", read, self.reading),
+            **_pace("predicted", self.completion, self.writing),
+        }
 
     def to_openai(self) -> dict[str, Any]:
         """As ``/v1/chat/completions`` has it."""
@@ -109,8 +123,23 @@ class Usage:
         }
 
 
+def _pace(what: str, count: int, seconds: float) -> dict[str, Any]:
+    return {
+        f"{what}_n": count,
+        f"{what}_ms": seconds * 1e3,
+        f"{what}_per_token_ms": seconds * 1e3 / count if count else 0.0,
+        f"{what}_per_second": count / seconds if seconds else 0.0,
+    }
+
+
 class Writer(ABC):
-    """Writes one reply down as an API has it: streamed, by all methods but `whole`, or by `whole` alone."""
+    """Writes one reply down as an API has it: streamed, by all methods but `whole`, or by `whole` alone.
+
+    Attributes:
+        identifier: the reply's id, as its client gets it.
+    """
+
+    identifier = ""
 
     def start(self, usage: Usage) -> Iterator[dict[str, Any]]:
         """What is sent before the first piece, if anything. Of the usage, only the prompt's length is known."""

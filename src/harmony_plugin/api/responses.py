@@ -396,6 +396,7 @@ class ResponseWriter(Writer):
         self._open: _Open | None = None
         self._ending: Ending | None = None
         self.response: Json = _opening(request, model, toolbox)
+        self.identifier = self.response["id"]
 
     def start(self, usage: Usage) -> Iterator[Json]:
         yield self._event("response.created", response=self._snapshot())

@@ -140,12 +140,11 @@ class Generation:
         return pieces
 
     def close_reasoning(self) -> list[Piece]:
-        """Open the answer now, as if the budget were spent; nothing, if there is no reasoning under way."""
+        """Open the answer now, as if the budget were spent. For a reply that is reasoning."""
         pieces: list[Piece] = []
-        if not self.ended and self.stream.field == "reasoning":
-            self._answer(pieces)
-            if not self.ended:
-                self._skip(pieces)
+        self._answer(pieces)
+        if not self.ended:
+            self._skip(pieces)
         return pieces
 
     def _choose(self, scores: Any, place: int) -> int:

@@ -372,10 +372,10 @@ class Choices:
             self._jobs.append(self._run(generation, took, ended))
         return self._jobs
 
-    def close_reasoning(self) -> None:
-        """Have the choices that are reasoning open their answer now. For whoever steps the scheduler."""
-        for job in self._jobs:
-            self._scheduler.close_reasoning(job)
+    def close_reasoning(self) -> bool:
+        """Have the choices that are reasoning open their answer now; whether any was. For whoever steps the
+        scheduler."""
+        return sum(self._scheduler.close_reasoning(job) for job in self._jobs) > 0  # any() would leave out the rest
 
     def _run(
         self, generation: Generation, took: Callable[[Piece], None], ended: Callable[[BaseException | None], None]
@@ -396,6 +396,10 @@ class Choices:
                 self._measured += generation.completion_tokens - before
                 self._seconds += time.monotonic() - began
             self._add(generation)
+            if job.began is not None and job.first is not None:
+                read, written = job.first - job.began, time.monotonic() - job.first
+                self.usage.reading = read if self.usage.reading is None else self.usage.reading
+                self.usage.writing = max(written, self.usage.writing or 0.0)
             self._left -= 1
             if error is not None and self._error is None:
                 self._error = error
@@ -405,7 +409,8 @@ class Choices:
                     self._observe(self.usage)
                 ended(self._error)
 
-        return self._scheduler.add(generation, note, over)
+        job = self._scheduler.add(generation, note, over)
+        return job
 
     def __iter__(self) -> Iterator[Piece]:
         pieces: deque[Piece] = deque()

@@ -146,10 +146,12 @@ class Scheduler:
             self.waiting.remove(job)
             self.waiting.appendleft(job)
 
-    def close_reasoning(self, job: Job) -> None:
-        """Have a reply that is reasoning open its answer now."""
-        if not job.over and job.first is not None:
-            self._hand_over(job, job.generation.close_reasoning)
+    def close_reasoning(self, job: Job) -> bool:
+        """Have a reply open its answer now; False: it is not reasoning."""
+        if job.over or job.generation.stream.field != "reasoning":
+            return False
+        self._hand_over(job, job.generation.close_reasoning)
+        return True
 
     def step(self) -> bool:
         """Go on by one id of each reply, and a slice of a prompt. False: there was nothing to do."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -230,3 +233,67 @@ def test_keys_given_as_flags(tmp_path: Path) -> None:
     with sound(scripted(tmp_path, *model, "--api_key", "a", "--api_key", "b")) as running:
         for key, status in (("a", 200), ("b", 200), ("c", 401)):
             assert httpx.get(f"{running.url}/props", headers={"x-api-key": key}).status_code == status
+
+
+def chat(script: str, **more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "metadata": {"script": script}, **more}
+
+
+def test_a_reply_tells_how_fast_it_was(http: httpx.Client) -> None:
+    whole = http.post("/v1/chat/completions", json=chat("answer")).json()
+    streamed = chat("answer", stream=True, stream_options={"include_usage": True})
+    lines = http.post("/v1/chat/completions", json=streamed).text.splitlines()
+    last = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")][-1]
+    for reply in (whole, last):
+        usage, timings = reply["usage"], reply["timings"]
+        assert timings["prompt_n"] + timings["cache_n"] == usage["prompt_tokens"]
+        assert timings["predicted_n"] == usage["completion_tokens"]
+        assert timings["predicted_per_second"] > 0
+        assert timings["prompt_ms"] > 0
+
+
+def test_slots_tell_what_is_done_now(http: httpx.Client) -> None:
+    with http.stream("POST", "/v1/chat/completions", json=chat("endless", stream=True)) as stream:
+        next(stream.iter_lines())
+        busy = [slot for slot in http.get("/slots").json() if slot["is_processing"]]
+    assert len(busy) == 1
+    (slot,) = busy
+    assert (slot["model"], slot["state"], slot["n_ctx"]) == ("tiny", "writing", 8192)
+    assert slot["n_prompt_tokens_processed"] == slot["n_prompt_tokens"] > 0
+    assert slot["n_decoded"] > 0
+    while any(slot["is_processing"] for slot in http.get("/slots").json()):
+        time.sleep(0.05)
+
+
+def test_thinking_can_be_ended_while_it_streams(http: httpx.Client) -> None:
+    def control(**body: Any) -> httpx.Response:
+        return http.post("/v1/chat/completions/control", json=body)
+
+    with http.stream("POST", "/v1/chat/completions", json=chat("thinker", stream=True)) as stream:
+        chunks = (json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: {"))
+        chunk = next(chunk for chunk in chunks if chunk["choices"][0]["delta"].get("reasoning"))
+        assert control(id=chunk["id"], action="reasoning_end").json() == {"success": True}
+        assert next(
+            chunk["choices"][0]["delta"]["content"] for chunk in chunks if "content" in chunk["choices"][0]["delta"]
+        )
+        again = control(id=chunk["id"], action="reasoning_end").json()
+        assert again == {"success": False, "message": "it is not reasoning"}
+    assert control(id="chatcmpl-none", action="reasoning_end").json()["success"] is False
+    for wrong, param in (
+        ({}, "id"),
+        ({"id": "x"}, "action"),
+        ({"id": "x", "action": "stop"}, "action"),
+        ({"id": 5}, "id"),
+    ):
+        answer = control(**wrong)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_the_engine_is_in_the_metrics(http: httpx.Client) -> None:
+    http.post("/v1/chat/completions", json=chat("answer"))
+    text = http.get("/metrics").text
+    for name in ("engine_steps", "engine_evaluated", "prompt_cache_hits"):
+        assert re.search(rf'^harmony_{name}_total{{model="tiny"}} [1-9]', text, re.MULTILINE), name
+    for part in ("decoding", "sampling", "splitting"):
+        assert re.search(rf'^harmony_engine_seconds_total{{model="tiny",part="{part}"}} \d', text, re.MULTILINE), part
+    assert 'harmony_prompt_cache_bytes{model="tiny"}' in text

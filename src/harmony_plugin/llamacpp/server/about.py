@@ -19,14 +19,24 @@ from .context import gib
 from .host import Host
 from .settings import ModelSettings
 
-__all__ = ["ENDPOINTS", "anthropic_model", "anthropic_models", "banner", "openai_model", "page", "props", "summary"]
+__all__ = [
+    "ENDPOINTS",
+    "anthropic_model",
+    "anthropic_models",
+    "banner",
+    "openai_model",
+    "page",
+    "props",
+    "slots",
+    "summary",
+]
 
 Json: TypeAlias = "dict[str, Any]"
 
 ENDPOINTS: Mapping[str, Sequence[str]] = {
     "OpenAI": ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/models"),
     "Anthropic": ("/v1/messages", "/v1/messages/count_tokens", "/v1/models"),
-    "llama.cpp": ("/tokenize", "/detokenize", "/apply-template", "/props"),
+    "llama.cpp": ("/tokenize", "/detokenize", "/apply-template", "/props", "/slots", "/v1/chat/completions/control"),
     "Operations": ("/health", "/readyz", "/metrics", "/openapi.json"),
 }
 MANUAL = "docs/llamacpp.md in the source of harmony-plugin; every setting: --help"
@@ -53,15 +63,19 @@ def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> 
     known = [facts.architecture, f"{_short(facts.parameters)} parameters", gib(facts.size)]
     yield f"  model      {alias}: {', '.join(word for word in known if word)}; {settings.model}"
     if len(host.aliases) > 1:
-        yield f"             when asked for, in its place: {', '.join(host.aliases[1:])}"
-    yield f"  context    {loaded.context.tokens:,} tokens: {loaded.context.why}"
+        how = "when asked for, in its place" if host.most == 1 else f"when asked for, {host.most} in memory at a time"
+        yield f"             {how}: {', '.join(host.aliases[1:])}"
+    size = "" if loaded.context.memory is None else f" ({gib(loaded.context.memory)})"
+    yield f"  context    {loaded.context.tokens:,} tokens{size}: {loaded.context.why}"
     if loaded.context.warning is not None:
         yield f"             WARNING: {loaded.context.warning}"
     longest = getattr(settings, "max_tokens", None)
     limit = f"at most {longest:,} tokens" if longest else "as long as the context allows"
     effort = getattr(settings, "reasoning_effort", None) if settings.chat_format == "harmony" else None
     yield f"  replies    {limit}" + (f"; reasoning effort {effort} where a request names none" if effort else "")
-    yield f"  requests   one at a time, {host.max_queue} may wait for a model"
+    seats = host.seats(alias)
+    together = "one at a time" if seats == 1 else f"{seats} at a time, which share the context"
+    yield f"  requests   {together}; {host.max_queue} may wait for a model"
     for api in ("OpenAI", "Anthropic"):
         base = url + ("/v1" if api == "OpenAI" else "")
         yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"
@@ -206,6 +220,30 @@ def _params(settings: stock.ModelSettings) -> Json:
         params["reasoning_effort"] = defaults.reasoning_effort
         params["max_reasoning_tokens"] = defaults.max_reasoning_tokens
     return params
+
+
+def slots(host: Host) -> list[Json]:
+    """What each place for a reply does now, as `/slots` of `llama-server` has it; no text."""
+    told: list[Json] = []
+    for alias, scheduler in host.schedulers().items():
+        jobs = [*scheduler.running]
+        for number in range(scheduler.parallel):
+            slot: Json = {"id": number, "model": alias, "n_ctx": scheduler.engine.context_size, "is_processing": False}
+            if number < len(jobs):
+                generation, sequence = jobs[number].generation, jobs[number].sequence
+                slot |= {
+                    "is_processing": True,
+                    "state": "reading" if jobs[number].first is None else "writing",
+                    "n_prompt_tokens": generation.prompt_tokens,
+                    "n_prompt_tokens_cache": generation.cached_tokens,
+                    "n_prompt_tokens_processed": 0
+                    if sequence is None
+                    else min(len(sequence.ids), generation.prompt_tokens),
+                    "n_decoded": generation.completion_tokens,
+                    "n_reasoning": generation.stream.reasoning_tokens,
+                }
+            told.append(slot)
+    return told
 
 
 def _short(count: int) -> str:

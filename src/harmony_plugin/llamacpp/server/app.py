@@ -33,7 +33,7 @@ from ...api.errors import ClientGone, Unauthorized
 from ...api.reply import Writer
 from ...api.tools import Toolbox
 from ...core import RequestError
-from ..handler import HarmonyChatHandler, ProcessorFactory
+from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
 from ..scheduler import Scheduler
 from . import about, chat, errors, stock, tokens
 from .host import Host, Turn
@@ -117,7 +117,9 @@ class _Server:
         self.settings = settings
         self.store = Store(settings.stored_responses)
         self.seal = Seal(settings.reasoning_key)
-        self.metrics = Metrics(lambda: len(host.line), host.line.seated)
+        self.metrics = Metrics(lambda: len(host.line), host.line.seated, host.schedulers)
+        #: Replies under way, by their ids.
+        self._under_way: dict[str, _Exchange] = {}
         host.on_item = self.metrics.chunks.inc
         self._keys = [key.encode("utf-8", "surrogateescape") for key in settings.api_keys]
 
@@ -135,6 +137,7 @@ class _Server:
             ("GET", "/v1/models", self.list_models, "OpenAI V1"),
             ("GET", "/v1/models/{model:path}", self.show_model, "OpenAI V1"),
             ("POST", "/v1/chat/completions", self.create_chat, "OpenAI V1"),
+            ("POST", "/v1/chat/completions/control", self.control, "llama.cpp"),
             ("POST", "/v1/responses", self.create_response, "OpenAI V1"),
             ("GET", "/v1/responses/{identifier}", self.show_response, "OpenAI V1"),
             ("DELETE", "/v1/responses/{identifier}", self.delete_response, "OpenAI V1"),
@@ -148,6 +151,7 @@ class _Server:
             ("POST", "/detokenize", self.detokenize, "llama.cpp"),
             ("POST", "/apply-template", self.apply_template, "llama.cpp"),
             ("GET", "/props", self.show_props, "llama.cpp"),
+            ("GET", "/slots", self.show_slots, "llama.cpp"),
         ):
             guarded.add_api_route(path, endpoint, methods=[method], tags=[tag], response_model=None)
         router.include_router(guarded)
@@ -352,6 +356,30 @@ class _Server:
             raise RequestError(what, "model", "model_not_loaded", 503)
         return llama
 
+    # What llama.cpp's own server has
+
+    async def show_slots(self) -> Response:
+        return JSONResponse(about.slots(self.host))
+
+    async def control(self, request: Request) -> Json:
+        """Close the thinking of a reply under way, whatever API it goes to."""
+        asked = await self._body(request)
+        if not isinstance(asked, dict):
+            raise RequestError("The body is not a JSON object.", None, "invalid_type")
+        for name in ("id", "action"):
+            if not isinstance(asked.get(name), str):
+                code = "invalid_type" if name in asked else "missing_required_parameter"
+                raise RequestError(f"{name} is not a string", name, code)
+        if asked["action"] != "reasoning_end":
+            raise RequestError("action may be reasoning_end", "action", "invalid_value")
+        exchange = self._under_way.get(asked["id"])
+        runner = None if exchange is None else self.host.runners.get(exchange.model)
+        if exchange is None or runner is None or not isinstance(exchange.reply, Choices):
+            return {"success": False, "message": "no reply of that id is under way"}
+        if await asyncio.wrap_future(runner.ask(exchange.reply.close_reasoning)):
+            return {"success": True}
+        return {"success": False, "message": "it is not reasoning"}
+
     # What they share
 
     async def _count(self, request: Request, body: Json) -> int:
@@ -422,6 +450,12 @@ class _Server:
             ended: called once the reply is complete, before its client can know.
         """
         usage = exchange.reply.usage
+        self._under_way[writer.identifier] = exchange
+
+        def over() -> None:
+            self._under_way.pop(writer.identifier, None)
+
+        exchange.turn.when_done(over)
         if exchange.record.streamed:
             return _Events(exchange.turn, self._events(exchange, writer, end, ended), self.settings)
 

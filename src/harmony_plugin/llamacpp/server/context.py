@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -21,6 +22,8 @@ STEP = 1024
 LEAST = 4096
 UNSEEN = 32_768  # tokens, for a model of which nothing is known yet: one that is still to be downloaded
 SPARE = GIB // 2  # for what is not counted here
+# Every other layer has a window; of other models that have some it is not told how many.
+HALF_WINDOWED = frozenset({"gpt-oss"})
 SHARE = 0.9  # of what is left behind the weights
 
 # Bytes a value of the cache, by ggml's number for the type (`type_k`, `type_v`).
@@ -86,11 +89,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class Context:
-    """A context size in tokens, why it is that, and what to look out for."""
+    """A context size in tokens, why it is that, and what to look out for.
+
+    Attributes:
+        memory: bytes that it takes, as far as can be told.
+    """
 
     tokens: int
     why: str
     warning: str | None = None
+    memory: float | None = None
 
 
 def choose(
@@ -103,6 +111,9 @@ def choose(
     cache_types: tuple[int | None, int | None] = (None, None),
     gpu_layers: int = 0,
     all_logits: bool = False,
+    sequences: int = 1,
+    whole_window: bool = True,
+    aside: int = 0,
 ) -> Context:
     """The context for a model.
 
@@ -113,7 +124,28 @@ def choose(
         cache_types: ggml's numbers for the types of keys and values; None: 16 bits.
         gpu_layers: layers on GPUs; -1: all.
         all_logits: whether the scores of every position are kept (`logits_all`).
+        sequences: how many the context tells apart.
+        whole_window: whether layers with a window keep everything, too (`swa_full`).
+        aside: bytes of main memory that something else will take.
     """
+    cost = None if facts is None else _cost(facts, batch, flash_attention, cache_types, sequences, whole_window)
+    chosen = _choose(asked, facts, memory, cost, batch, flash_attention, gpu_layers, all_logits, aside)
+    if cost is None or not chosen.tokens:
+        return chosen
+    return replace(chosen, memory=cost.cache * chosen.tokens + cost.fixed)
+
+
+def _choose(
+    asked: int | None,
+    facts: Facts | None,
+    memory: Memory,
+    cost: _Cost | None,
+    batch: int,
+    flash_attention: bool,
+    gpu_layers: int,
+    all_logits: bool,
+    aside: int,
+) -> Context:
     trained = facts.trained if facts is not None else None
     if asked:
         warning = None
@@ -124,16 +156,16 @@ def choose(
         return Context(trained or 0, "the model's own, as set")
     if facts is None or trained is None:
         return Context(UNSEEN, "the model's own is not known beforehand; --n_ctx sets it")
-    each = _bytes_a_token(facts, batch, flash_attention, cache_types)
-    if each is None:
+    if cost is None:
         return Context(min(trained, UNSEEN), "what its layers need is not known; --n_ctx sets it")
+    each = cost.cache + cost.work
     if all_logits:
         each += 4 * facts.vocabulary
     share = _share_on_device(facts, gpu_layers) if memory.device is not None else 0.0
     buffers = SPARE + 4 * facts.vocabulary * batch
     holds, there = min(
-        (SHARE * (there - part * facts.size - buffers) / (part * each), there)
-        for there, part in ((memory.host, 1 - share), (memory.device or 0, share))
+        (SHARE * (there - part * (facts.size + cost.fixed) - buffers) / (part * each), there)
+        for there, part in ((memory.host - aside, 1 - share), (memory.device or 0, share))
         if part > 0
     )
     if holds >= trained:
@@ -149,23 +181,41 @@ def choose(
     return Context(tokens, f"what {gib(there)} of free memory hold; {limit}")
 
 
-def _bytes_a_token(
-    facts: Facts, batch: int, flash_attention: bool, cache_types: tuple[int | None, int | None]
-) -> float | None:
-    """What one more token of context costs: keys and values in each layer, and a row of the attention's work area."""
+class _Cost(NamedTuple):
+    """Bytes: keys and values of one more token, a row of the attention's work area, and what windowed layers take
+    however long the context is."""
+
+    cache: float
+    work: float
+    fixed: float
+
+
+def _cost(
+    facts: Facts,
+    batch: int,
+    flash_attention: bool,
+    cache_types: tuple[int | None, int | None],
+    sequences: int,
+    whole_window: bool,
+) -> _Cost | None:
     layers, heads = facts.number("block_count"), facts.numbers("attention.head_count")
     width = facts.number("embedding_length")
     if not layers or not heads or not max(heads) or not width:
         return None
     shared = facts.numbers("attention.head_count_kv") or heads
-    pairs = shared[0] * layers if len(shared) == 1 else sum(shared)
+    pairs: float = shared[0] * layers if len(shared) == 1 else sum(shared)
     head = width // max(heads)
     key = facts.number("attention.key_length") or head
     value = facts.number("attention.value_length") or head
     key_type, value_type = (CACHE_BYTES.get(1 if kind is None else kind, 4) for kind in cache_types)
+    pair = key * key_type + value * value_type
     # Without flash attention all heads' scores of a batch are held at once, and that is most of it.
-    work = 2 if flash_attention else 4 * (max(heads) + 1)
-    return pairs * (key * key_type + value * value_type) + batch * work
+    work = batch * (2 if flash_attention else 4 * (max(heads) + 1))
+    window, fixed = facts.number("attention.sliding_window"), 0.0
+    if window and not whole_window and facts.architecture in HALF_WINDOWED:
+        pairs /= 2
+        fixed = pairs * pair * (window * sequences + batch)
+    return _Cost(pairs * pair, work, fixed)
 
 
 def _share_on_device(facts: Facts, gpu_layers: int) -> float:

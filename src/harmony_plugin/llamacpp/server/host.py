@@ -161,7 +161,13 @@ class Runner:
         self._thread.start()
 
     def post(self, call: Callable[[], None]) -> None:
-        """Have `call` called in the thread, between two steps."""
+        """Have `call` called in the thread, between two steps.
+
+        Raises:
+            RuntimeError: the thread has ended.
+        """
+        if self._closing:
+            raise RuntimeError("the model was unloaded")
         self._inbox.put(call)
 
     def ask(self, call: Callable[[], Any]) -> Future[Any]:
@@ -429,15 +435,17 @@ class Host:
         self._starting = False
         self._progress: Progress | None = None
         self._prepare = prepare
-        self._models = stock.Models(
-            self._brought, self._gone, self.resolve, lambda alias: self.line.seated(alias) > 0, most
-        )
+        self._models = stock.Models(self._brought, self._gone, self.resolve, self._in_use, most)
         self._ready = False
 
     @property
     def ready(self) -> bool:
         """True when a model is in memory."""
         return self._ready
+
+    def schedulers(self) -> dict[str, Scheduler]:
+        """What generates, by the model's alias."""
+        return {alias: runner.scheduler for alias, runner in [*self.runners.items()]}
 
     def seats(self, alias: str) -> int:
         """How many replies of a model may be under way at once."""
@@ -509,6 +517,8 @@ class Host:
         if not self._starting:
             log.info("loading %s%s", what, " in the place of the model before" if self.most == 1 else "")
 
+        context_of = self._context(settings)
+
         def chosen(facts: Facts | None) -> Context:
             return choose(
                 settings.n_ctx,
@@ -519,6 +529,9 @@ class Host:
                 cache_types=(settings.type_k, settings.type_v),
                 gpu_layers=settings.n_gpu_layers,
                 all_logits=settings.logits_all,
+                sequences=context_of.get("n_seq_max", 1),
+                whole_window=context_of.get("swa_full", True),
+                aside=getattr(settings, "cache_ram_mb", 0) << 20,
             )
 
         beforehand = stock.read_facts(settings.model) if local and not settings.n_ctx else None
@@ -526,7 +539,7 @@ class Host:
         llama = stock.load(
             settings.model_copy(update={"n_ctx": context.tokens, **(OURS if self._ours(settings) else {})}),
             None if progress is None else lambda share: progress(what, share),
-            self._context(settings),
+            context_of,
         )
         facts = stock.facts_of(llama.model)
         if settings.n_ctx:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from ...api.reply import Usage
+from ..scheduler import Scheduler
 
 __all__ = ["Metrics"]
 
@@ -19,10 +22,17 @@ class Metrics:
     Args:
         waiting: tells how many requests wait.
         running: tells how many run.
+        schedulers: tells what generates, by the model's name.
     """
 
-    def __init__(self, waiting: Callable[[], int], running: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        waiting: Callable[[], int],
+        running: Callable[[], int],
+        schedulers: Callable[[], Mapping[str, Scheduler]],
+    ) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_Engines(schedulers))
         self.requests = Counter(
             "harmony_requests",
             "Requests answered, by endpoint and HTTP status",
@@ -66,3 +76,38 @@ class Metrics:
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Engines(Collector):
+    """What the schedulers count, read when it is asked for. A model that is unloaded begins at 0 when it comes back."""
+
+    def __init__(self, schedulers: Callable[[], Mapping[str, Scheduler]]) -> None:
+        self._schedulers = schedulers
+
+    def collect(self) -> Iterator[Metric]:
+        def counter(name: str, what: str, *labels: str) -> CounterMetricFamily:
+            return CounterMetricFamily(f"harmony_{name}", what, labels=["model", *labels])
+
+        steps = counter("engine_steps", "Steps of the engine, each of which goes on with all replies")
+        evaluated = counter("engine_evaluated", "Tokens put through the model; over the steps: how many at a time")
+        drafted = counter("engine_drafted", "Tokens that were guessed ahead")
+        accepted = counter("engine_accepted", "Those of them that were right")
+        seconds = counter("engine_seconds", "Seconds in llama.cpp, on masks and draws, and on splitting", "part")
+        hits = counter("prompt_cache_hits", "Prompts that went on from what was known")
+        evictions = counter("prompt_cache_evictions", "Prompts pushed out of the context")
+        parked = GaugeMetricFamily(
+            "harmony_prompt_cache_bytes", "Main memory that prompts pushed out take", labels=["model"]
+        )
+        for model, scheduler in self._schedulers().items():
+            done, memory = scheduler.counters, scheduler.memory
+            steps.add_metric([model], done.steps)
+            evaluated.add_metric([model], done.evaluated)
+            drafted.add_metric([model], done.drafted)
+            accepted.add_metric([model], done.accepted)
+            seconds.add_metric([model, "decoding"], done.decoding)
+            seconds.add_metric([model, "sampling"], done.sampling)
+            seconds.add_metric([model, "splitting"], done.splitting)
+            hits.add_metric([model], memory.hits)
+            evictions.add_metric([model], memory.evictions)
+            parked.add_metric([model], memory.parked_bytes)
+        yield from (steps, evaluated, drafted, accepted, seconds, hits, evictions, parked)
