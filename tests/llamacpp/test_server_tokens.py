@@ -121,11 +121,27 @@ def test_wrong_ids(model: Any, fields: Any, param: str | None, code: str) -> Non
 @pytest.mark.parametrize("run", ["a", "é", "你", "e\u0301", "1", " ", "\n", "\u3000", "!", "_", "!\u0301", "\x1c!"])
 def test_what_a_tokenizer_would_choke_on_is_refused(model: Any, other: Any, run: str) -> None:
     text = f"A text: {run * 10_001}."
-    for one in (model, other):
+    for body, where in (
+        ({"content": text}, "content"),
+        ({"messages": [{"content": "Hi"}, {"content": [{"text": text}]}]}, "messages[1].content[0].text"),
+        ([1, text], "[1]"),
+    ):
         with pytest.raises(RequestError, match="in a row") as error:
-            ids(one, text)
-        assert (error.value.param, error.value.code) == ("content", "invalid_value")
-    assert ids(other, run[0] * 9_000)
+            tokens.check(body)
+        assert (error.value.param, error.value.code) == (where, "invalid_value")
+    short = {"content": run[0] * 9_000}
+    tokens.check(short)
+    assert ids(other, short["content"])
+    assert ids(model, short["content"])
+
+
+def test_ids_are_looked_at_where_there_are_some() -> None:
+    for body in ({"prompt": [1, 500]}, {"input": [[1], [2, 500]]}, {"tokens": [-1]}):
+        tokens.check(body)
+        with pytest.raises(RequestError, match="the model has no token"):
+            tokens.check(body, 500)
+    for body in ({"prompt": [1, 499]}, {"prompt": "text"}, {"input": ["a", "b"]}, {"max_tokens": 900}, []):
+        tokens.check(body, 500)
 
 
 def test_long_words_of_several_kinds_are_not(model: Any) -> None:

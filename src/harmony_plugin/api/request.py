@@ -75,7 +75,7 @@ class ChatRequest:
         tools: the functions that may be called.
         tool_choice: `none`, `auto`, `required`; a named function is `required` with only that one callable.
         schema: what the final message's text is held to; None: free text.
-        sampling: arguments for `Llama.generate`.
+        sampling: how ids are drawn, in the words of `Llama.generate`.
         parallel: None: stop at the first call, as gpt-oss was trained; True: go on; False: one call at most.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ def test_props(http: httpx.Client) -> None:
                 "max_reasoning_tokens": None,
             },
         },
-        "total_slots": 1,
+        "total_slots": int(os.environ.get("HARMONY_TEST_PARALLEL", "4")),
         "model_alias": "tiny",
         "model_path": str(build_model()),
         "modalities": {"vision": False, "video": False, "audio": False},
@@ -297,3 +298,34 @@ def test_the_engine_is_in_the_metrics(http: httpx.Client) -> None:
     for part in ("decoding", "sampling", "splitting"):
         assert re.search(rf'^harmony_engine_seconds_total{{model="tiny",part="{part}"}} \d', text, re.MULTILINE), part
     assert 'harmony_prompt_cache_bytes{model="tiny"}' in text
+
+
+LONG = "a" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}]}),
+        ("/v1/responses", {"input": LONG}),
+        (
+            "/v1/messages",
+            {"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "text", "text": LONG}]}]},
+        ),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": LONG}]}),
+        ("/apply-template", {"messages": [{"role": "user", "content": LONG}]}),
+        ("/tokenize", {"content": LONG}),
+        ("/v1/completions", {"prompt": LONG}),
+        ("/v1/completions", {"prompt": [5, 201_088]}),
+        ("/v1/embeddings", {"input": LONG}),
+        ("/extras/tokenize", {"input": LONG}),
+        ("/extras/tokenize/count", {"input": LONG}),
+        ("/extras/detokenize", {"tokens": [201_088]}),
+        ("/extras/detokenize", {"tokens": [-1]}),
+    ],
+)
+def test_no_text_and_no_id_ends_the_process(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    answer = http.post(path, json=body)
+    assert answer.status_code == 400
+    assert "in a row" in answer.text or "the model has no token" in answer.text
+    assert http.get("/health").status_code == 200

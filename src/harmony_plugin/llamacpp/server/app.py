@@ -180,7 +180,9 @@ class _Server:
         with contextlib.suppress(ValueError):  # the route refuses what is no JSON
             given = await request.json()
         named = given.get("model") if isinstance(given, dict) else None
-        self.host.line.check(self._choose(request, named if isinstance(named, str) else None))
+        alias = self._choose(request, named if isinstance(named, str) else None)
+        tokens.check(given, self.host.vocabulary_size)
+        self.host.line.check(alias)
 
     def _choose(self, request: Request, named: str | None) -> str:
         """The alias of the model that answers; the reply's header tells it.
@@ -411,9 +413,11 @@ class _Server:
         except ClientDisconnect as error:
             raise ClientGone from error
         try:
-            return from_json(bytes(received), allow_inf_nan=False)
+            body = from_json(bytes(received), allow_inf_nan=False)
         except ValueError as error:
             raise RequestError(f"The body is not JSON: {error}", None, "invalid_json") from error
+        tokens.check(body)
+        return body
 
     async def _begin(self, request: Request, given: Mapping[str, Any], *, as_chat: bool = False) -> _Exchange:
         """Wait for a turn and for the handler to take the request.

@@ -589,6 +589,11 @@ class Host:
         """The model that was used last, for what needs no turn (counting tokens); None: none is in memory."""
         return self._models.last
 
+    @property
+    def vocabulary_size(self) -> int | None:
+        """How many ids all models know that were loaded; None: none was."""
+        return min((loaded.facts.vocabulary for loaded in self.loaded.values()), default=None)
+
     def turn(self, model: str, call: Call) -> Turn:
         """A turn for `call` on `model` (an alias)."""
         return Turn(self, model, call)

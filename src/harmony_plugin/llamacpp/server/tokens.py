@@ -15,7 +15,7 @@ from ...core import RequestError, harmony_encoding
 from ..handler import HarmonyChatHandler
 from . import stock
 
-__all__ = ["LONGEST_RUN", "detokenize", "text_of", "tokenize"]
+__all__ = ["check", "detokenize", "text_of", "tokenize"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -50,7 +50,6 @@ def tokenize(body: Any, llama: Any) -> Json:
         _flag(fields, name, unless)
         for name, unless in (("parse_special", True), ("add_special", False), ("with_pieces", False))
     )
-    _check_runs(content)
     vocabulary = stock.vocabulary(llama)
     ids = _encode(llama, content, special=special)
     if whole:
@@ -73,12 +72,7 @@ def detokenize(body: Any, llama: Any) -> Json:
     if not isinstance(ids, list):
         raise RequestError("tokens is not a list of ids", "tokens", "invalid_type")
     vocabulary = stock.vocabulary(llama)
-    for place, token in enumerate(ids):
-        where = f"tokens[{place}]"
-        if not isinstance(token, int) or isinstance(token, bool):
-            raise RequestError(f"{where} is not a whole number", where, "invalid_type")
-        if not 0 <= token < vocabulary.size:
-            raise RequestError(f"{where}: the model has no token {token}", where, "invalid_value")
+    _check_ids(ids, "tokens", vocabulary.size)
     return {"content": text_of(ids, vocabulary)}
 
 
@@ -114,10 +108,43 @@ def _parts(text: str) -> Iterator[str]:
         begin = end
 
 
-def _check_runs(text: str) -> None:
-    if any(_long_run(word[0]) for word in WORDS.finditer(text) if word.end() - word.start() > LONGEST_RUN):
-        what = f"content has more than {LONGEST_RUN:,} letters, digits, signs or spaces in a row"
-        raise RequestError(what, "content", "invalid_value")
+def check(body: Any, size: int | None = None) -> None:
+    """Refuse what ends the process, or holds it up for minutes, in a tokenizer or in llama.cpp: wherever in a body a
+    text stands that is one long word, and ids that the model does not have.
+
+    Args:
+        size: how many ids there are; None: ids are not looked at.
+
+    Raises:
+        RequestError: says what.
+    """
+    todo: list[tuple[str, Any]] = [("", body)]
+    while todo:
+        where, value = todo.pop()
+        if isinstance(value, str):
+            if any(_long_run(word[0]) for word in WORDS.finditer(value) if word.end() - word.start() > LONGEST_RUN):
+                what = f"{where} has more than {LONGEST_RUN:,} letters, digits, signs or spaces in a row"
+                raise RequestError(what, where or None, "invalid_value")
+        elif isinstance(value, Mapping):
+            todo += ((f"{where}.{name}" if where else str(name), inner) for name, inner in value.items())
+        elif isinstance(value, list):
+            todo += ((f"{where}[{place}]", inner) for place, inner in enumerate(value) if not isinstance(inner, int))
+    if size is None or not isinstance(body, Mapping):
+        return
+    for name in ("prompt", "input", "tokens"):
+        given = body.get(name)
+        for ids in [given, *given] if isinstance(given, list) else []:
+            if isinstance(ids, list) and any(isinstance(token, int) for token in ids):
+                _check_ids([token for token in ids if isinstance(token, int)], name, size)
+
+
+def _check_ids(ids: list[Any], name: str, size: int) -> None:
+    for place, token in enumerate(ids):
+        where = f"{name}[{place}]"
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise RequestError(f"{where} is not a whole number", where, "invalid_type")
+        if not 0 <= token < size:
+            raise RequestError(f"{where}: the model has no token {token}", where, "invalid_value")
 
 
 def _long_run(word: str) -> bool:
