@@ -140,7 +140,8 @@ def test_ids_are_looked_at_where_there_are_some() -> None:
         tokens.check(body)
         with pytest.raises(RequestError, match="the model has no token"):
             tokens.check(body, 500)
-    for body in ({"prompt": [1, 499]}, {"prompt": "text"}, {"input": ["a", "b"]}, {"max_tokens": 900}, []):
+    fine: list[Any] = [{"prompt": [1, 499]}, {"prompt": "text"}, {"input": ["a", "b"]}, {"max_tokens": 900}, []]
+    for body in fine:
         tokens.check(body, 500)
 
 
