@@ -9,13 +9,14 @@ COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint coverage bench bench-servers fuzz conformance matrix mutation clean
+.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance matrix mutation clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client"
 	@echo "make test         every check and every test, both engines included"
 	@echo "make quick        lint and the tests that need no server"
 	@echo "make coverage     the same tests, vLLM's processes measured, too (half as long again)"
+	@echo "make soak         the long runs in full: a million tokens, ten megabytes of arguments, 100,000 streams"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
@@ -58,6 +59,9 @@ test: lint
 coverage: $(VENV)/.test
 	COVER_VLLM=1 $(PYTEST) tests --cov --cov-report=
 	$(COVERED)
+
+soak: $(VENV)/.test
+	HARMONY_SOAK=1 $(PYTEST) tests/test_long_runs.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/core.py

@@ -2,10 +2,13 @@
 
 Work is counted in calls that the interpreter makes, not in seconds, so that a busy machine changes nothing; what calls
 do not show (text copied again and again) shows in the sizes themselves, which could not be finished.
+
+The sizes are a tenth of what they are with HARMONY_SOAK=1 (`make soak`).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +22,8 @@ from harmony_plugin.core.vocabulary import harmony_encoding
 
 pytestmark = pytest.mark.no_cover  # measuring would take three times as long, and other tests reach the same lines
 
-MILLION = 1_000_000
+SHARE = 1 if os.environ.get("HARMONY_SOAK") else 10
+MILLION = 1_000_000 // SHARE
 ANALYSIS = encode("<|channel|>analysis<|message|>")
 CALL = encode("<|channel|>commentary to=functions.write <|constrain|>json<|message|>")
 WORDS = encode(" the weather in Paris is 21 °C and München has 🦀, naïve as that may be")
@@ -95,10 +99,11 @@ def test_a_body_of_a_million_tokens() -> None:
 
 def test_an_argument_string_of_ten_megabytes() -> None:
     unit = "0123456789 the weather in München is fine 🦀\\n"
-    count = 10_000_000 // len(unit.encode()) + 1
+    size = 10_000_000 // SHARE
+    count = size // len(unit.encode()) + 1
     arguments = '{"content": "' + unit * count + '"}'
     ids = [*encode('{"content": "'), *encode(unit) * count, *encode('"}')]
-    assert len(arguments.encode()) > 10_000_000
+    assert len(arguments.encode()) > size
     for step in (1, 1000, len(ids)):
         stream = Stream(tools=["write"])
         stream.feed(CALL)
@@ -115,7 +120,7 @@ def test_ten_thousand_messages_in_one_reply() -> None:
         "<|channel|>final<|message|>answer {}<|end|>",
         "<|channel|>commentary<|message|>note {}<|end|>",
     ]
-    count = 10_000
+    count = 10_000 // SHARE
     ids = encode("<|start|>assistant".join(parts[n % 4].format(n) for n in range(count)))
     stream = Stream()
     feed(stream, ids)
@@ -177,7 +182,7 @@ def test_memory_stays_flat_where_nothing_is_kept() -> None:
         return work
 
     run(100)()
-    few, many = peak_of(run(2_000)), peak_of(run(100_000))
+    few, many = peak_of(run(2_000)), peak_of(run(MILLION // 10))
     assert many < few + 4_096
 
 
@@ -194,7 +199,7 @@ def test_memory_is_the_message_where_it_is_kept() -> None:
 def test_a_hundred_thousand_streams_at_once() -> None:
     """Interleaved, a token of each at a time: no stream knows of another, and each costs a few kilobytes."""
     said = [*ANALYSIS, *encode("Let me"), *encode("<|end|><|channel|>final<|message|>It is ")]
-    count, sampled = 100_000, 2_000
+    count, sampled = 100_000 // SHARE, 2_000
     streams = [Stream() for _ in range(count - sampled)]
     tracemalloc.start()
     try:

@@ -240,6 +240,22 @@ def test_closing_the_stream_ends_generation_and_the_next_request_goes_on(say: An
     assert message_of(say(REASONED))["content"] == "Hello!"
 
 
+def test_streams_that_are_read_in_turns_are_each_right(say: Any) -> None:
+    """In a program one reply runs at a time; one that is not read on gives way."""
+    other = "<|channel|>final<|message|>Another one.<|return|>"
+    streams = [say(text, stream=True) for text in (REASONED, other, REASONED)]
+    seen: list[list[dict[str, Any]]] = [[] for _ in streams]
+    while streams_left := [place for place, stream in enumerate(streams) if stream is not None]:
+        for place in streams_left:
+            chunk = next(streams[place], None)
+            if chunk is None:
+                streams[place] = None
+            else:
+                seen[place].append(chunk)
+    for chunks, text in zip(seen, (REASONED, other, REASONED), strict=True):
+        assert add_up(chunks)["message"]["content"] == message_of(say(text))["content"]
+
+
 def test_dropping_the_stream_is_closing_it(say: Any, llama: Any) -> None:
     chunks = say(REASONED, stream=True)
     next(chunks)

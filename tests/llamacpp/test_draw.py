@@ -162,6 +162,22 @@ def test_odd_rows() -> None:
     assert 0 <= Draw(temperature=1.0, top_k=4, seed=1, size=SIZE)(ties.copy()) < SIZE
 
 
+def test_what_is_far_below_the_top_comes_as_often_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harmony_plugin.llamacpp import draw as module
+
+    monkeypatch.setattr(module, "MANY", 1)
+    monkeypatch.setattr(module, "NEAR", 3.0)  # so that much is far, and is drawn
+    scores = np.full(SIZE, -4.0, np.float32)
+    scores[:20] = np.linspace(-1, 0, 20)
+    scores[-50:] = -np.inf
+    draw = Draw(temperature=1.0, seed=3, size=SIZE)
+    chain = Chain(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    ours = counts(lambda: draw(scores.copy()))
+    assert not differ(ours, counts(lambda: chain(scores)[0]))
+    assert ours[20:-50].sum() > 0.1 * DRAWS
+    assert not ours[-50:].any()
+
+
 def test_a_number_that_rounds_up_is_none_that_is_forbidden() -> None:
     scores = SCORES.copy()
     scores[100:] = -np.inf
@@ -170,13 +186,15 @@ def test_a_number_that_rounds_up_is_none_that_is_forbidden() -> None:
     assert draw(scores) < 100
 
 
-def test_a_whole_vocabulary() -> None:
+@pytest.mark.parametrize(("spread", "temperature"), [(2.0, 1.0), (5.0, 1.0), (5.0, 0.5), (5.0, 1.5)])
+def test_a_whole_vocabulary(spread: float, temperature: float) -> None:
+    """A flat one, and steep ones, of which most is far below the top."""
     size = 201_088
-    scores = (np.random.default_rng(1).standard_normal(size) * 2).astype(np.float32)
-    draw = Draw(temperature=1.0, seed=1, size=size)
+    scores = (np.random.default_rng(1).standard_normal(size) * spread).astype(np.float32)
+    draw = Draw(temperature=temperature, seed=1, size=size)
     parts = 50
     ours = np.bincount([draw(scores.copy()) * parts // size for _ in range(3_000)], minlength=parts).astype(float)
-    weights = np.exp(scores.astype(np.float64))
+    weights = np.exp(scores.astype(np.float64) / temperature)
     share = np.bincount(np.arange(size) * parts // size, weights=weights) / weights.sum()
     # Beside many more draws from the distribution itself.
     assert not differ(ours, np.random.default_rng(2).multinomial(3_000, share).astype(float))

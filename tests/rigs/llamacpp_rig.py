@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ def call(name: str, arguments: str, end: str = "<|call|>") -> str:
     return f"<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{arguments}{end}"
 
 
+#: How many replies at once: the tests pass with 1, and with more.
+AT_ONCE = ("--n_parallel", os.environ.get("HARMONY_TEST_PARALLEL", "4"))
 ENDLESS = 6_000
 LONG = " ".join(f"word{i}" for i in range(200))
 WEATHER = {
@@ -150,7 +153,7 @@ def scripted(folder: Path, *arguments: str) -> ServerProcess:
             "harmony_plugin.demo.server",
             "--script",
             str(write_scripts(folder / "scripts.jsonl")),
-            *(arguments or ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192")),
+            *(arguments or ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192", *AT_ONCE)),
         ]
     )
 
