@@ -72,6 +72,7 @@ bench: $(VENV)/.test
 
 bench-servers: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_servers.py
+	$(BIN)/python benchmarks/llamacpp_many.py
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet atheris

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harmony_plugin.demo.model import cache_folder
 
-__all__ = ["BuildError", "build", "sources"]
+__all__ = ["BuildError", "build", "example", "sources"]
 
 DISTRIBUTION = "llama_cpp_python"
 OPTIONS = {
@@ -77,9 +77,21 @@ def sources() -> Path:
 
     :raises BuildError: pip could not fetch them.
     """
+    return _unpacked("source", "vendor/llama.cpp")
+
+
+def example() -> Path:
+    """The folder of llama-cpp-python's example server, as it comes with the installed version's sources.
+
+    :raises BuildError: pip could not fetch them.
+    """
+    return _unpacked("example", "examples/server")
+
+
+def _unpacked(name: str, path: str) -> Path:
     folder = _folder()
-    if (folder / "source").exists():
-        return folder / "source"
+    if (folder / name).exists():
+        return folder / name
     version = importlib.metadata.version(DISTRIBUTION)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -89,11 +101,11 @@ def sources() -> Path:
         _run(*pip, "--no-deps", "--no-binary", DISTRIBUTION, "--dest", temporary, wanted)
         (archive,) = Path(temporary).glob("*.tar.gz")
         with tarfile.open(archive) as tar:
-            inside = [member for member in tar if "/vendor/llama.cpp/" in member.name]
+            inside = [member for member in tar if f"{version}/{path}/" in member.name]
             tar.extractall(temporary, inside, filter="data")
-        (unpacked,) = Path(temporary).glob("*/vendor/llama.cpp")
-        unpacked.rename(folder / "source")
-    return folder / "source"
+        (unpacked,) = Path(temporary).glob(f"*/{path}")
+        unpacked.rename(folder / name)
+    return folder / name
 
 
 def _folder() -> Path:
