@@ -25,6 +25,9 @@ __all__ = ["Memory", "Sequence"]
 
 CHECKPOINTS = 4
 """Most that are kept of a sequence: the first, and the latest others."""
+IDLE = 2_048
+"""Ids that nobody goes on from, and that stay in the context in any case. llama.cpp's attention looks at all that is in
+memory, whosever it is, so what lies idle there slows down the others."""
 LEAST = 32
 """Ids from which on a sequence is worth keeping, and a common beginning worth waiting for."""
 
@@ -51,11 +54,13 @@ class Sequence(_Known):
 
     Attributes:
         number: llama.cpp's name for it.
+        shared: how many of its ids were in memory already, as another one's.
         marks: where checkpoints are to be made when evaluating comes by.
         busy: whether a reply goes on from it.
     """
 
     number: int = 0
+    shared: int = 0
     marks: set[int] = field(default_factory=set)
     busy: bool = False
 
@@ -126,7 +131,14 @@ class Memory:
         if self._engine.window and parting > len(sequence.ids) + LEAST:
             sequence.marks.add(parting)
         sequence.busy, sequence.prompt, sequence.used = True, len(prompt), self._clock
+        if self._ram:
+            self._make_way()
         return sequence
+
+    @property
+    def used(self) -> int:
+        """Ids that are in the context's memory."""
+        return sum(len(sequence.ids) - sequence.shared for sequence in self._sequences)
 
     def reach(self, prompt: Ids) -> int:
         """How many ids of `prompt` a reply could begin with now."""
@@ -239,6 +251,7 @@ class Memory:
             sequence.checkpoints[upto] = state
         engine.cut(number, length)
         sequence.ids.extend(known.ids.view(0, length))
+        sequence.shared = length
         return sequence
 
     def _back(self, parked: Parked, number: int, length: int, place: int | None) -> Sequence:
@@ -262,6 +275,7 @@ class Memory:
             length = 0
         engine.cut(sequence.number, length)
         sequence.ids.cut(length)
+        sequence.shared = min(sequence.shared, length)
         upto = place or length
         sequence.checkpoints = {at: kept for at, kept in sequence.checkpoints.items() if at <= upto} if length else {}
 
@@ -283,6 +297,12 @@ class Memory:
         self._sequences.remove(oldest)
         self.evictions += 1
         return True
+
+    def _make_way(self) -> None:
+        """Push out what lies idle, as far as it is much beside what is gone on from: main memory keeps it."""
+        busy = sum(max(one.prompt, len(one.ids)) for one in self._sequences if one.busy)
+        while sum(len(one.ids) for one in self._sequences if not one.busy) > max(IDLE, busy // 2):
+            self._push_out(None)
 
     def _park(self, sequence: Sequence) -> None:
         """Keep a sequence outside of the context's memory, if there is anywhere to."""

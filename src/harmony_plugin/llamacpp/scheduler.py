@@ -272,6 +272,9 @@ class Scheduler:
     def _advance(self) -> None:
         while True:
             wanted = self._fill()
+            # llama.cpp says so on standard error when it finds no room; it is asked only if it may have some.
+            while self.memory.used + self.engine.batched > self.engine.context_size and self.memory.make_room():
+                pass
             began = time.perf_counter()
             try:
                 rows = self.engine.decode()
