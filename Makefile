@@ -16,7 +16,7 @@ help:
 	@echo "make test         every check and every test, both engines included"
 	@echo "make quick        lint and the tests that need no server"
 	@echo "make coverage     the same tests, vLLM's processes measured, too (half as long again)"
-	@echo "make soak         the long runs in full: a million tokens, ten megabytes of arguments, 100,000 streams"
+	@echo "make soak         the long runs in full: a million tokens, 100,000 streams; 1,000 requests, 16 at once"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
@@ -62,6 +62,7 @@ coverage: $(VENV)/.test
 
 soak: $(VENV)/.test
 	HARMONY_SOAK=1 $(PYTEST) tests/test_long_runs.py
+	$(BIN)/python benchmarks/llamacpp_soak.py
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/core.py

@@ -60,6 +60,8 @@ def call(name: str, arguments: str, end: str = "<|call|>") -> str:
 
 #: How many replies at once: the tests pass with 1, and with more.
 AT_ONCE = ("--n_parallel", os.environ.get("HARMONY_TEST_PARALLEL", "4"))
+#: The machine's other work would make llama.cpp's threads wait for each other, and that for long.
+ONE_THREAD = ("--n_threads", "1", "--n_threads_batch", "1")
 ENDLESS = 6_000
 LONG = " ".join(f"word{i}" for i in range(200))
 WEATHER = {
@@ -153,7 +155,10 @@ def scripted(folder: Path, *arguments: str) -> ServerProcess:
             "harmony_plugin.demo.server",
             "--script",
             str(write_scripts(folder / "scripts.jsonl")),
-            *(arguments or ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192", *AT_ONCE)),
+            *(
+                arguments
+                or ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192", *AT_ONCE, *ONE_THREAD)
+            ),
         ]
     )
 

@@ -157,9 +157,10 @@ def test_two_conversations_in_turn_stay_warm(client: openai.OpenAI) -> None:
 @pytest.fixture
 def two_models(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     config = tmp_path / "config.yaml"
+    threads = "n_threads: 1, n_threads_batch: 1"
+    disk = f"cache_disk_mb: 64, cache_folder: '{tmp_path / 'prompts'}'"
     models = "".join(
-        f"- {{model: '{build_model()}', model_alias: {alias}, n_ctx: 1024, cache_disk_mb: 64, "
-        f"cache_folder: '{tmp_path / 'prompts'}'}}\n"
+        f"- {{model: '{build_model()}', model_alias: {alias}, n_ctx: 1024, {threads}, {disk}}}\n"
         for alias in ("one", "two")
     )
     config.write_text(f"models_max: {request.param}\nmodels:\n{models}")

@@ -178,10 +178,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     line."""
     folder = tmp_path_factory.mktemp("strict")
     config = folder / "config.yaml"
+    common = "n_ctx: 8192, n_threads: 1, n_threads_batch: 1, headers: free, temperature: 0"
     config.write_text(
         "api_key: secret-key\nmax_queue: 2\nstrict_models: true\nmodels:\n"
         + "".join(
-            f"- {{model: '{build_model()}', model_alias: {alias}, n_ctx: 8192, headers: free, temperature: 0{more}}}\n"
+            f"- {{model: '{build_model()}', model_alias: {alias}, {common}{more}}}\n"
             for alias, more in (("one", ", cache: true, cache_type: ram, n_parallel: 1"), ("two", ""))
         )
         + f"- {{model: '{build_model()}', model_alias: plain, n_ctx: 1024, chat_format: chatml}}\n"
