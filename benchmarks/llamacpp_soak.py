@@ -185,7 +185,8 @@ def main() -> int:
     parser.add_argument("--growth", type=float, default=16.0, help="MiB that are too many")
     arguments = parser.parse_args()
     # Prompts that were pushed out may take memory, but soon have what they may.
-    flags = f"--model_alias tiny --n_ctx 16384 --n_parallel {arguments.at_once} --cache_ram_mb 16 --n_threads 1 --n_threads_batch 1"
+    flags = f"--model_alias tiny --n_ctx 32768 --n_parallel {arguments.at_once} --cache_ram_mb 16"
+    flags += " --n_threads 1 --n_threads_batch 1"
     with (
         tempfile.TemporaryDirectory() as folder,
         scripted(Path(folder), "--model", str(build_model()), *flags.split()) as server,

@@ -604,7 +604,11 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+# Made once: `json.dumps` makes one for each call that asks for anything but its defaults.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _event(value: Json) -> bytes:
     """A server-sent event; those that have a type are named by it."""
-    name, data = value.get("type"), json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    name, data = value.get("type"), _encode(value)
     return (f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n").encode()
