@@ -20,6 +20,7 @@ from .conftest import USER, Script, add_up, ids_of, llama_cpp, message_of
 
 import harmony_plugin.llamacpp as adapter  # isort: skip
 from harmony_plugin.llamacpp import Defaults, HarmonyChatHandler  # isort: skip
+from harmony_plugin.llamacpp.draw import Draw  # isort: skip
 from harmony_plugin.llamacpp.scheduler import Cancelled  # isort: skip
 
 TOOLS = [
@@ -238,6 +239,18 @@ def test_closing_the_stream_ends_generation_and_the_next_request_goes_on(say: An
     chunks.close()
     assert evaluated(llama) == before
     assert message_of(say(REASONED))["content"] == "Hello!"
+
+
+def test_a_reply_leaves_nothing_to_the_garbage_collector(say: Any) -> None:
+    """Its buffers are as wide as the vocabulary: they go when it does."""
+    gc.collect()
+    gc.disable()
+    try:
+        say(REASONED)
+        list(say(REASONED, stream=True))
+        assert not [one for one in gc.get_objects() if isinstance(one, Draw)]
+    finally:
+        gc.enable()
 
 
 def test_streams_that_are_read_in_turns_are_each_right(say: Any) -> None:

@@ -244,7 +244,6 @@ class Scheduler:
     def _give_way(self, job: Job) -> None:
         """Take a reply out until there is room for it again."""
         assert job.sequence is not None
-        log.info("a reply waits: the context's memory is full")
         self.memory.end(job.sequence)
         job.sequence = None
         self.running.remove(job)
@@ -265,7 +264,8 @@ class Scheduler:
                 self.engine.leave(sequence.ids.view())
                 if error is None or isinstance(error, Cancelled):
                     self.engine.save(sequence.ids.view().tolist())
-        job.ended(error)
+        ended, job.took, job.ended = job.ended, _nothing, _nothing
+        ended(error)
 
     # A step
 
@@ -283,6 +283,7 @@ class Scheduler:
                 if self.memory.make_room():
                     continue
                 if len(self.running) > 1:
+                    log.info("a reply waits: the context's memory is full")
                     self._give_way(self.running[-1])
                     self._tight = True
                     continue
@@ -396,6 +397,10 @@ class Scheduler:
     def _tell(self, job: Job) -> None:
         if log.isEnabledFor(logging.DEBUG) and job.sequence is not None:
             log.debug("prompt: %d of %d ids evaluated", len(job.sequence.ids), len(job.generation.ids))
+
+
+def _nothing(_: object) -> None:
+    """In the place of calls that are over: they hold what holds their job, and a reply takes a megabyte."""
 
 
 class Lookup:
