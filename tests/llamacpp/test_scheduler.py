@@ -354,6 +354,22 @@ def test_main_memory_is_not_used_beyond_its_bound() -> None:
         assert run.cached == 0
 
 
+@pytest.mark.parametrize("ram", [0, 1, 1 << 28])
+def test_what_lies_idle_makes_way_where_main_memory_keeps_it(fresh: Fresh, ram: int) -> None:
+    with serving(parallel=1, cache_ram=ram) as here:
+        prompts = [words(1_200, 130 + number) for number in range(3)]
+        for prompt in prompts:
+            here.finish(Run(here, prompt))
+        memory = here.scheduler.memory
+        assert bool(memory.evictions) is (ram > 1), "it stays where it would be lost"
+        assert bool(memory.parked_bytes) is (ram > 1)
+        for prompt in prompts:
+            run = Run(here, [*prompt, *words(20, 3)])
+            here.finish(run)
+            assert run.cached == len(prompt)
+            assert fresh.same(run)
+
+
 def test_prompts_on_disk_survive_a_restart(tmp_path: Path, fresh: Fresh, caplog: pytest.LogCaptureFixture) -> None:
     disk = {"cache_disk": 1 << 28, "cache_folder": tmp_path}
     prompt = words(300, 100)

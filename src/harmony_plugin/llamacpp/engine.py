@@ -310,6 +310,10 @@ class Engine:
         front of that."""
         return not self.window or self._pos_min(self._memory, sequence) <= max(0, length - self.window + 1)
 
+    def state_size(self, sequence: int, *, windowed_only: bool = False) -> int:
+        """How many bytes `state` gives."""
+        return int(self._state_size(self._context, sequence, self._windowed_only if windowed_only else 0))
+
     def state(self, sequence: int, *, windowed_only: bool = False) -> bytes:
         """A sequence's memory as bytes.
 
@@ -317,7 +321,7 @@ class Engine:
             windowed_only: of the layers with a window only, which is what those need to go on here.
         """
         flags = self._windowed_only if windowed_only else 0
-        size = self._state_size(self._context, sequence, flags)
+        size = self.state_size(sequence, windowed_only=windowed_only)
         buffer = (ctypes.c_uint8 * size)()
         written = self._get_state(self._context, buffer, size, sequence, flags)
         return ctypes.string_at(buffer, written)

@@ -299,9 +299,14 @@ class Memory:
         return True
 
     def _make_way(self) -> None:
-        """Push out what lies idle, as far as it is much beside what is gone on from: main memory keeps it."""
+        """Push out what lies idle, as far as it is much beside what is gone on from, and main memory can keep it."""
         busy = sum(max(one.prompt, len(one.ids)) for one in self._sequences if one.busy)
-        while sum(len(one.ids) for one in self._sequences if not one.busy) > max(IDLE, busy // 2):
+        idle = sorted((one for one in self._sequences if not one.busy), key=lambda one: one.used)
+        much = sum(len(one.ids) for one in idle) - max(IDLE, busy // 2)
+        for one in idle:
+            if much <= 0 or self._engine.state_size(one.number) > self._ram:
+                return
+            much -= len(one.ids)
             self._push_out(None)
 
     def _park(self, sequence: Sequence) -> None:
@@ -311,6 +316,8 @@ class Memory:
         others = [*(one for one in self._sequences if one is not sequence), *self._parked]
         if any(other.ids.common(sequence.ids) >= sequence.prompt for other in others):
             return  # the conversation went on elsewhere
+        if self._disk is None and self._engine.state_size(sequence.number) > self._ram:
+            return
         state = self._engine.state(sequence.number)
         parked = Parked(sequence.ids, sequence.prompt, dict(sequence.checkpoints), sequence.used, state)
         self._parked = [one for one in self._parked if one.ids.common(parked.ids) < one.prompt]
