@@ -248,7 +248,7 @@ def test_a_reply_leaves_nothing_to_the_garbage_collector(say: Any) -> None:
     try:
         say(REASONED)
         list(say(REASONED, stream=True))
-        assert not [one for one in gc.get_objects() if isinstance(one, Draw)]
+        assert not [one for one in gc.get_objects() if type(one) is Draw]
     finally:
         gc.enable()
 
