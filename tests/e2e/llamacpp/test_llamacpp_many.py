@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import threading
 import time
@@ -21,6 +22,16 @@ from harmony_plugin.demo.process import ServerProcess
 
 SENTENCE = "The quick brown fox jumps over the lazy dog. "
 several = pytest.mark.skipif(AT_ONCE[1] == "1", reason="needs more than one reply at once")
+
+
+def said(lines: Iterator[str]) -> Iterator[str]:
+    """What a chat's stream says, piece by piece: no pings, and nothing that comes before the prompt was read."""
+    for line in lines:
+        if line.startswith("data: {"):
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                text = choice["delta"].get("reasoning_content") or choice["delta"].get("content")
+                if text:
+                    yield text
 
 
 def ask(script: str, text: str = "hi", **more: Any) -> dict[str, Any]:
@@ -67,8 +78,9 @@ def test_those_who_leave_disturb_nobody(http: httpx.Client, client: openai.OpenA
 
     def left(number: int) -> None:
         with http.stream("POST", "/v1/chat/completions", json=ask("endless", f"left {number}", stream=True)) as stream:
-            next(stream.iter_lines())
+            pieces = list(itertools.islice(said(stream.iter_lines()), 3))
             leave.wait(60)
+        assert len(pieces) == 3, "the reply was over before its client left"
 
     def stays(number: int) -> Seen:
         chunks = client.chat.completions.create(**ask("long", f"stays {number}"), stream=True)
@@ -101,26 +113,35 @@ def test_a_stream_goes_on_while_a_long_prompt_comes_in(http: httpx.Client) -> No
 
     def watch() -> None:
         with http.stream("POST", "/v1/chat/completions", json=ask("endless", "a story", stream=True)) as stream:
-            for line in stream.iter_lines():
-                if line:
-                    came.append(time.monotonic())
+            for _ in said(stream.iter_lines()):
+                came.append(time.monotonic())
                 if stop.is_set():
                     return
 
     watching = threading.Thread(target=watch)
     watching.start()
-    while len(came) < 10:
-        time.sleep(0.01)
-    begin = time.monotonic()
-    long = f"{begin} {SENTENCE * 450}"
-    reply = http.post("/v1/chat/completions", json=ask("answer", long)).json()
-    end = time.monotonic()
-    stop.set()
-    watching.join()
-    assert reply["usage"]["prompt_tokens"] > 4_000
-    assert reply["choices"][0]["message"]["content"] == "2 + 2 = 4."
-    # Slices of 512: there are more than that many steps before the reply's first id, each with one of the stream's.
-    assert sum(begin < at < end for at in came) >= 4_000 // 512
+    try:
+        while len(came) < 10:
+            assert watching.is_alive(), "the stream ended before the long prompt was sent"
+            time.sleep(0.01)
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        fields = ask("answer", f"{time.monotonic()} {SENTENCE * 450}", **options)
+        with http.stream("POST", "/v1/chat/completions", json=fields) as stream:
+            taken = time.monotonic()  # the headers are here; the prompt is read after that
+            lines = stream.iter_lines()
+            first = next(said(lines))
+            read = time.monotonic()
+            usage = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")][-1]
+    finally:
+        stop.set()
+        watching.join()
+    assert "Simple arithmetic.".startswith(first), f"the long prompt's reply begins with {first!r}"
+    prompt = usage["usage"]["prompt_tokens"]
+    assert prompt > 4_000
+    # Slices of 512: there are that many steps before the reply's first id, each with one of the stream's. Two thirds:
+    # some may be over before the headers are here.
+    meanwhile = sum(taken < at < read for at in came)
+    assert meanwhile >= prompt // 768, f"only {meanwhile} pieces came while {prompt} ids of a prompt were read"
 
 
 def test_the_stock_routes_answer_beside_chats(http: httpx.Client) -> None:
@@ -176,7 +197,39 @@ def test_models_stay_in_memory_as_far_as_they_may(two_models: ServerProcess, loa
             assert reply.json()["choices"][0]["message"]["content"] == "2 + 2 = 4."
             assert reply.headers["x-harmony-model"] == model
         usage = reply.json()["usage"]
-    assert two_models.output().count("INFO loading") == loads
-    # Where a model was unloaded, what it knew came back from disk with it.
-    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
-    assert bool(list((tmp_path / "prompts").glob("*.prompt"))) is (loads > 1)
+        assert two_models.output().count("INFO loading") == loads
+        # Where a model was unloaded, what it knew came back from disk with it.
+        assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
+        assert bool(list((tmp_path / "prompts").glob("*.prompt"))) is (loads > 1)
+        beside = answers_while_the_other_streams(http)
+    if loads == 1:
+        assert beside, "both models are in memory, and one waited for the other's reply"
+        assert two_models.output().count("INFO loading") == 1, "a model was loaded again though there is room for both"
+    else:
+        assert not beside, "there is room for one model, and two replied at the same time"
+
+
+def answers_while_the_other_streams(http: httpx.Client) -> bool:
+    """Whether model two's reply was complete before a stream of model one's, which was under way, had ended."""
+    came: list[float] = []
+    begun = threading.Event()
+
+    def watch() -> None:
+        fields = ask("endless", stream=True) | {"model": "one"}  # as far as the context goes
+        try:
+            with http.stream("POST", "/v1/chat/completions", json=fields) as stream:
+                for _ in said(stream.iter_lines()):
+                    came.append(time.monotonic())
+                    begun.set()
+        finally:
+            begun.set()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    begun.wait(60)
+    reply = http.post("/v1/chat/completions", json=ask("answer") | {"model": "two"})
+    end = time.monotonic()
+    watching.join()
+    assert reply.json()["choices"][0]["message"]["content"] == "2 + 2 = 4."
+    assert came, "model one streamed nothing"
+    return end < came[-1]
