@@ -38,7 +38,6 @@ COMPILED_SCHEMAS = 64
 BUILTIN_RECIPIENTS = ("python", "browser.search", "browser.open", "browser.find")
 
 FIRST_SPECIAL = SPECIAL_IDS.start
-FORBIDDEN = float("-inf")
 
 # Where a schema allows more ids than these, those that it forbids are listed instead.
 MOST_LISTED = 50_000
@@ -315,19 +314,18 @@ class Allowed:
 
 
 class Constraint:
-    """A logits processor for one reply, told of every id by `accept`.
+    """What one reply may write next: asked by `mask`, told of every id by `accept`.
 
-    Another processor that runs later has the last word. Should it bring up an id that is not allowed, the constraint
+    Processors that run later have the last word. Should one bring up an id that is not allowed, the constraint
     steps aside for the rest of the reply.
 
     Attributes:
         failed: a schema grew beyond llguidance's bounds while it was enforced: the reply must end here.
-        standing: what is forbidden in the free text under way; None: `mask` has to be asked.
     """
 
     def __init__(self, allowed: Allowed) -> None:
         self.failed = False
-        self.standing: Without | None = None
+        self._standing: Without | None = None  # what is forbidden in the free text under way
         self._markers = allowed.markers
         self._root, self._answer = allowed.root, allowed.answer
         self._opening = [allowed.markers["start"], *allowed.encode("assistant")]
@@ -341,24 +339,13 @@ class Constraint:
         self._listed: Only | Without
         self._listed_bits: tuple[bytes, list[int]] | None = None
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Leave only the scores of what may come next."""
-        mask = self.mask()
-        if isinstance(mask, Only):
-            kept = scores[mask.ids]
-            scores[:] = FORBIDDEN
-            scores[mask.ids] = kept
-        elif mask is not None:
-            scores[mask.ids] = FORBIDDEN
-        return scores
-
     def mask(self) -> Only | Without | None:
         """What may come next; None: anything."""
         state = self._state
         if isinstance(state, Node):
             return Only(sorted(state.next)) if state.next else None
         if state is None or self._matcher is None:
-            return self.standing
+            return self._standing
         return self._held(sorted(state.ends))
 
     def _held(self, ends: list[int]) -> Only | Without:
@@ -424,10 +411,10 @@ class Constraint:
 
     def _go(self, state: Node | AllowedBody | None) -> None:
         self._state = state
-        self._matcher = self.standing = None
+        self._matcher = self._standing = None
         if isinstance(state, AllowedBody):
             if state.matcher is None:
-                self.standing = _markers_but(state.ends, self._size)
+                self._standing = _markers_but(state.ends, self._size)
             else:
                 self._matcher = state.matcher.deep_copy()
 

@@ -25,6 +25,7 @@ except ImportError as error:
 
 __all__ = [
     "CHECKED",
+    "Abort",
     "DecodeError",
     "Engine",
     "NoRoom",
@@ -35,6 +36,7 @@ __all__ = [
     "model_defaults",
     "register",
     "stock_defaults",
+    "token_piece",
 ]
 
 CHECKED = "0.3.36"
@@ -126,6 +128,38 @@ def _defaults(name: str, fields: Mapping[str, Any]) -> Iterator[None]:
         setattr(low, name, defaults)
 
 
+def token_piece(vocabulary: Any, token: int) -> bytes:
+    """The bytes of an id, special tokens spelled out. For ids that the vocabulary has: llama.cpp ends the process for
+    others."""
+    to_piece, size = _need(llama_cpp.llama_cpp, "llama_token_to_piece"), 256
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        written = to_piece(vocabulary, token, buffer, size, 0, True)
+        if written >= 0:
+            return buffer.raw[:written]
+        size = -written
+
+
+class Abort:
+    """Has llama.cpp ask `check` while it computes in `context`, as long as that is on; true makes the running
+    `llama_decode` fail with status 2. This ends even a long prompt at once. Backends other than the CPU ask less often
+    or never; versions without such a callback never do. To be kept as long as the context: C has the address alone."""
+
+    def __init__(self, context: Any, check: Callable[[], bool]) -> None:
+        low = llama_cpp.llama_cpp
+        make, install = (getattr(low, name, None) for name in ("ggml_abort_callback", "llama_set_abort_callback"))
+        self._callbacks = None if make is None or install is None else (make(), make(lambda _data: check()))
+        self._install: Any = install
+        self._context = context
+        self._on = False
+
+    def set(self, on: bool) -> None:
+        """Begin to ask, or end it."""
+        if self._callbacks is not None and on != self._on:
+            self._install(self._context, self._callbacks[on], None)
+            self._on = on
+
+
 class Engine:
     """One `Llama`: its vocabulary, and its context as llama.cpp has it: sequences of ids that are evaluated together.
 
@@ -149,7 +183,6 @@ class Engine:
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
         low = llama_cpp.llama_cpp
-        self._to_piece = _need(low, "llama_token_to_piece")
         self._is_eog = _need(low, "llama_vocab_is_eog")
         seed = _need(llama, "_seed")
         # A model loaded with a seed of its own repeats its replies; without one they differ.
@@ -177,21 +210,15 @@ class Engine:
         # What was put into the `Llama`'s cache: the ids, and how many of them were the prompt.
         self._saved: dict[tuple[int, ...], int] = {}
         self._prompt = 0
-        self._stop_checked = False
         self.stop: Callable[[], bool] | None = None
-        """Asked while a longer batch is evaluated; true ends it with a `DecodeError`. Backends other than the CPU ask
-        less often or never."""
-        self._set_abort = getattr(low, "llama_set_abort_callback", None)
-        make = getattr(low, "ggml_abort_callback", None)
+        """Asked while a longer batch is evaluated, see `Abort`; true ends it with a `DecodeError`."""
         engine = weakref.ref(self)
 
-        def stopped(_data: Any) -> bool:
+        def stopped() -> bool:
             this = engine()
             return this is not None and this.stop is not None and this.stop()
 
-        # C keeps only the address.
-        self._abort = make(stopped) if make is not None else None
-        self._never = make() if make is not None else None
+        self._abort = Abort(self._context, stopped)
 
     def fingerprint(self) -> dict[str, object]:
         """What must be the same for a state to be of use."""
@@ -222,11 +249,7 @@ class Engine:
         if known is None:
             if not 0 <= token < self.vocabulary_size:
                 raise KeyError(token)
-            buffer = ctypes.create_string_buffer(1 << 10)
-            size = self._to_piece(self.vocabulary, token, buffer, len(buffer), 0, True)
-            if size < 0:
-                raise KeyError(token)
-            known = self._pieces[token] = ctypes.string_at(buffer, size)
+            known = self._pieces[token] = token_piece(self.vocabulary, token)
         return known
 
     def ends(self, token: int) -> bool:
@@ -272,10 +295,7 @@ class Engine:
             DecodeError: it failed, or was stopped.
         """
         batch = self._batch
-        checked = self.stop is not None and batch.count >= INTERRUPTIBLE
-        if checked != self._stop_checked and self._set_abort is not None and self._abort is not None:
-            self._set_abort(self._context, self._abort if checked else self._never, None)
-            self._stop_checked = checked
+        self._abort.set(self.stop is not None and batch.count >= INTERRUPTIBLE)
         status = self._decode(self._context, batch.filled())
         rows = batch.rows
         batch.clear()

@@ -107,11 +107,8 @@ class Generation:
         """Put in what stands in front of everything sampled, if anything."""
         pieces: list[Piece] = []
         if self._budget <= 0:
-            self._budget = math.inf
-            constraint = self._constraint
-            self._put(self._opening.at_start if constraint is None else constraint.answer(), pieces)
-        if not self.ended:
-            self._skip(pieces)
+            self._answer(self._opening.at_start, pieces)
+        self._skip(pieces)
         return pieces
 
     def step(self, scores: Any, place: int) -> list[Piece]:
@@ -124,27 +121,23 @@ class Generation:
         pieces: list[Piece] = []
         token = self._choose(scores, place)
         if self._constraint is not None and self._constraint.failed:
-            self.cut = True
-            self._end(pieces)
+            self._end(pieces, cut=True)
         else:
             self._take(token, pieces)
-            if not self.ended:
-                self._skip(pieces)
+            self._skip(pieces)
         return pieces
 
     def end(self) -> list[Piece]:
         """End the reply here: there is no room for more."""
         pieces: list[Piece] = []
-        self.cut = True
-        self._end(pieces)
+        self._end(pieces, cut=True)
         return pieces
 
     def close_reasoning(self) -> list[Piece]:
         """Open the answer now, as if the budget were spent. For a reply that is reasoning."""
         pieces: list[Piece] = []
-        self._answer(pieces)
-        if not self.ended:
-            self._skip(pieces)
+        self._answer(self._opening.after_reasoning, pieces)
+        self._skip(pieces)
         return pieces
 
     def _choose(self, scores: Any, place: int) -> int:
@@ -179,7 +172,7 @@ class Generation:
         return self._mask
 
     def _skip(self, pieces: list[Piece]) -> None:
-        """Take the ids that are certain."""
+        """Take the ids that are certain, if the reply goes on."""
         if self._constraint is None or not self._skips:
             return
         while not self.ended:
@@ -196,23 +189,18 @@ class Generation:
         if self._over(token):
             self._end(pieces)
         elif self.completion_tokens >= self._limit:
-            self.cut = True
-            self._end(pieces)
+            self._end(pieces, cut=True)
         elif self._budget < math.inf and stream.field == "reasoning" and stream.reasoning_tokens >= self._budget:
-            self._answer(pieces)
+            self._answer(self._opening.after_reasoning, pieces)
 
-    def _answer(self, pieces: list[Piece]) -> None:
+    def _answer(self, opening: Sequence[int], pieces: list[Piece]) -> None:
+        """Let no more reasoning come, and put in `opening`, or what the constraint has in its place."""
         self._budget = math.inf
-        constraint = self._constraint
-        self._put(self._opening.after_reasoning if constraint is None else constraint.answer(), pieces)
-
-    def _put(self, put: Sequence[int], pieces: list[Piece]) -> None:
         self._mask_known = False
-        for token in put:
+        for token in opening if self._constraint is None else self._constraint.answer():
             self._add(token, pieces)
             if self.completion_tokens >= self._limit and not self.ended:
-                self.cut = True
-                self._end(pieces)
+                self._end(pieces, cut=True)
             if self.ended:
                 return
 
@@ -253,8 +241,8 @@ class Generation:
         logprobs = [entry for entry in self._contents.given(events) if entry is not None]
         return Piece(events, logprobs, ending, self._index)
 
-    def _end(self, pieces: list[Piece]) -> None:
-        self.ended = True
+    def _end(self, pieces: list[Piece], *, cut: bool = False) -> None:
+        self.ended, self.cut = True, cut
         events, reason = self.stream.finish_events(), self.stream.finish_reason(self.cut)
         if self._stops is None:
             pieces.append(Piece(events, (), Ending(reason), self._index))

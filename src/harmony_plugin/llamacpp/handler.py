@@ -255,10 +255,10 @@ class HarmonyChatHandler:
             keep=False,
             tool_choice="none" if request.tool_choice == "none" else "auto",
         )
-        allowed = self._allowed(model, request, options, fields.get("grammar"))
-
         grammar = fields.get("grammar")
+        allowed = self._allowed(model, request, options, grammar)
         names = [tool.name for tool in request.tools]
+        parting = model.parting(prompt)
 
         def generation(index: int) -> Generation:
             processors = list(fields.get("logits_processor") or ())
@@ -276,7 +276,7 @@ class HarmonyChatHandler:
                 grammar=grammar,
                 seed=None if request.seed is None else request.seed + index,
                 index=index,
-                parting=model.parting(prompt),
+                parting=parting,
                 cancelled=fields.get("cancelled"),
             )
 

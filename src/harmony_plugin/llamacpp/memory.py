@@ -169,7 +169,10 @@ class Memory:
 
     def make_room(self) -> bool:
         """Push out the sequence that was used longest ago; False: there is none that is not busy."""
-        return self._push_out(None)
+        oldest = self._oldest(None)
+        if oldest is not None:
+            self._push_out(oldest)
+        return oldest is not None
 
     def clear(self) -> None:
         """Push out all sequences: somebody else will use the context."""
@@ -260,8 +263,10 @@ class Memory:
         if parked in self._parked and length >= parked.prompt - 1:
             self._parked.remove(parked)
         while not self._engine.restore(number, parked.state):
-            if not self._push_out(sequence):
+            oldest = self._oldest(sequence)
+            if oldest is None:
                 return sequence
+            self._push_out(oldest)
         sequence.ids.extend(parked.ids.view())
         sequence.checkpoints = dict(parked.checkpoints)
         self._rewind(sequence, length, place)
@@ -284,19 +289,21 @@ class Memory:
         while True:
             taken = {sequence.number for sequence in self._sequences}
             free = next((number for number in range(self._most) if number not in taken), None)
-            if free is not None or not self._push_out(spared):
+            oldest = self._oldest(spared) if free is None else None
+            if oldest is None:
                 return free
+            self._push_out(oldest)
 
-    def _push_out(self, spared: Sequence | None) -> bool:
-        idle = [one for one in self._sequences if not one.busy and one is not spared]
-        if not idle:
-            return False
-        oldest = min(idle, key=lambda one: one.used)
-        self._park(oldest)
-        self._engine.cut(oldest.number, 0)
-        self._sequences.remove(oldest)
+    def _oldest(self, spared: Sequence | None) -> Sequence | None:
+        """The sequence that was used longest ago, of those that are not busy."""
+        idle = (one for one in self._sequences if not one.busy and one is not spared)
+        return min(idle, key=lambda one: one.used, default=None)
+
+    def _push_out(self, sequence: Sequence) -> None:
+        self._park(sequence)
+        self._engine.cut(sequence.number, 0)
+        self._sequences.remove(sequence)
         self.evictions += 1
-        return True
 
     def _make_way(self) -> None:
         """Push out what lies idle, as far as it is much beside what is gone on from, and main memory can keep it."""
@@ -307,7 +314,7 @@ class Memory:
             if much <= 0 or self._engine.state_size(one.number) > self._ram:
                 return
             much -= len(one.ids)
-            self._push_out(None)
+            self._push_out(one)
 
     def _park(self, sequence: Sequence) -> None:
         """Keep a sequence outside of the context's memory, if there is anywhere to."""

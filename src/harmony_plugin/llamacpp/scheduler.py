@@ -196,9 +196,10 @@ class Scheduler:
             if self._somebody_reads(job):
                 continue
             used = sum(len(other.generation.ids) + 1 - other.shared for other in self.running)
-            if self.running and used + len(ids) - self.memory.shared(ids) > self.engine.context_size:
+            shared = self.memory.shared(ids)
+            if self.running and used + len(ids) - shared > self.engine.context_size:
                 return
-            if not self._start(job):
+            if not self._start(job, shared):
                 return
 
     def _somebody_reads(self, job: Job) -> bool:
@@ -217,7 +218,7 @@ class Scheduler:
                 return True
         return False
 
-    def _start(self, job: Job) -> bool:
+    def _start(self, job: Job, shared: int) -> bool:
         generation = job.generation
         if not self.running:
             # `Llama` may have been used in between, and have a cache of its own.
@@ -225,7 +226,6 @@ class Scheduler:
             found = self.engine.adopt()
             if found is not None:
                 self.memory.adopt(found)
-        shared = self.memory.shared(generation.ids)
         sequence = self.memory.begin(generation.ids)
         if sequence is None:
             return False

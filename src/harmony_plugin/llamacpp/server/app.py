@@ -118,8 +118,8 @@ class _Server:
         self.store = Store(settings.stored_responses)
         self.seal = Seal(settings.reasoning_key)
         self.metrics = Metrics(lambda: len(host.line), host.line.seated, host.schedulers)
-        #: Replies under way, by their ids.
-        self._under_way: dict[str, _Exchange] = {}
+        #: Replies under way and their models, by their ids.
+        self._under_way: dict[str, tuple[Choices, str]] = {}
         host.on_item = self.metrics.chunks.inc
         self._keys = [key.encode("utf-8", "surrogateescape") for key in settings.api_keys]
 
@@ -374,11 +374,11 @@ class _Server:
                 raise RequestError(f"{name} is not a string", name, code)
         if asked["action"] != "reasoning_end":
             raise RequestError("action may be reasoning_end", "action", "invalid_value")
-        exchange = self._under_way.get(asked["id"])
-        runner = None if exchange is None else self.host.runners.get(exchange.model)
-        if exchange is None or runner is None or not isinstance(exchange.reply, Choices):
+        reply, model = self._under_way.get(asked["id"], (None, ""))
+        runner = self.host.runners.get(model)
+        if reply is None or runner is None:
             return {"success": False, "message": "no reply of that id is under way"}
-        if await asyncio.wrap_future(runner.ask(exchange.reply.close_reasoning)):
+        if await asyncio.wrap_future(runner.ask(reply.close_reasoning)):
             return {"success": True}
         return {"success": False, "message": "it is not reasoning"}
 
@@ -454,7 +454,8 @@ class _Server:
             ended: called once the reply is complete, before its client can know.
         """
         usage = exchange.reply.usage
-        self._under_way[writer.identifier] = exchange
+        if isinstance(exchange.reply, Choices):
+            self._under_way[writer.identifier] = exchange.reply, exchange.model
 
         def over() -> None:
             self._under_way.pop(writer.identifier, None)

@@ -221,15 +221,20 @@ class Runner:
     def _deliver(self) -> None:
         out, self._out = self._out, {}
         for loop, items in out.items():
-            try:
-                loop.call_soon_threadsafe(_put, items)
-            except RuntimeError:  # the loop is closed: the server is going down
-                log.debug("loop closed before a generation ended")
+            _put(loop, items)
 
 
-def _put(items: list[tuple[Turn, Any]]) -> None:
-    for turn, item in items:
-        turn.put(item)
+def _put(loop: asyncio.AbstractEventLoop, items: list[tuple[Turn, Any]]) -> None:
+    """Have the items of turns put into them in their loop."""
+
+    def put() -> None:
+        for turn, item in items:
+            turn.put(item)
+
+    try:
+        loop.call_soon_threadsafe(put)
+    except RuntimeError:  # the loop is closed: the server is going down
+        log.debug("loop closed before a generation ended")
 
 
 class Turn:
@@ -326,13 +331,8 @@ class Turn:
 
     def _iterate(self, taken: Taken) -> None:
         """Generate here: another chat format's replies, which come one at a time."""
-        if taken.whole:
-            whole = list(taken.items)
-            self._pass_on(taken.reply)
-            self._pass_on(whole)
-            return
+        items = iter([list(taken.items)] if taken.whole else taken.items)
         self._pass_on(taken.reply)
-        items = iter(taken.items)
         try:
             for item in items:
                 if self._cancelled:
@@ -365,10 +365,7 @@ class Turn:
         taken.items.run(items.append if taken.whole else took, ended)
 
     def _pass_on(self, item: Any) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self.put, item)
-        except RuntimeError:  # the loop is closed: the server is going down
-            log.debug("loop closed before a generation ended")
+        _put(self.loop, [(self, item)])
 
 
 OURS = {"cache": False, "draft_model": None}

@@ -24,7 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
 from ...core import RequestError
-from ..engine import context_defaults, model_defaults
+from ..engine import Abort, context_defaults, model_defaults, token_piece
 from .context import Facts
 
 __all__ = [
@@ -295,17 +295,7 @@ class Vocabulary:
             RequestError: the model was unloaded.
         """
         with self._reading():
-            return {token: self._piece(token) for token in set(ids)}
-
-    def _piece(self, token: int) -> bytes:
-        low = llama_cpp.llama_cpp
-        size = 256
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            written = low.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)
-            if written >= 0:
-                return buffer.raw[:written]
-            size = -written
+            return {token: token_piece(self._vocab, token) for token in set(ids)}
 
 
 def vocabulary(llama: Any) -> Vocabulary:
@@ -414,20 +404,10 @@ def chat_handler(llama: Any) -> Callable[..., Any]:
     return own or _registered(llama.chat_format or "")
 
 
-def set_abort_check(llama: Any, check: Callable[[], bool]) -> bool:
-    """Have llama.cpp ask `check` while it computes; true makes the running `llama_decode` fail with status 2, which
-    llama-cpp-python raises as RuntimeError. This ends even a long prompt at once. Backends other than the CPU ask less
-    often or never. False if the installed version has no such callback."""
-    low = llama_cpp.llama_cpp
-    make = getattr(low, "ggml_abort_callback", None)
-    install = getattr(low, "llama_set_abort_callback", None)
-    context = getattr(getattr(llama, "_ctx", None), "ctx", None)
-    if make is None or install is None or context is None:
-        return False
-    callback = make(lambda _data: check())
-    install(context, callback, ctypes.c_void_p(None))
-    llama._harmony_plugin_abort_callback = callback  # C keeps only the address
-    return True
+def set_abort_check(llama: Any, check: Callable[[], bool]) -> None:
+    """Have llama.cpp ask `check` while it computes, see `Abort`; llama-cpp-python then raises RuntimeError."""
+    llama._harmony_plugin_abort = abort = Abort(llama._ctx.ctx, check)
+    abort.set(True)
 
 
 def aliases(models: Sequence[ModelSettings]) -> list[str]:
