@@ -256,7 +256,8 @@ def test_a_reply_tells_how_fast_it_was(http: httpx.Client) -> None:
 def test_slots_tell_what_is_done_now(http: httpx.Client) -> None:
     with http.stream("POST", "/v1/chat/completions", json=chat("endless", stream=True)) as stream:
         assert stream.status_code == 200
-        next(line for line in stream.iter_lines() if line.startswith("data: "))  # not a ping
+        lines = stream.iter_lines()  # held, since httpx hangs up where its generator is dropped
+        next(line for line in lines if line.startswith("data: "))  # not a ping
         busy = [slot for slot in http.get("/slots").json() if slot["is_processing"]]
     assert len(busy) == 1
     (slot,) = busy
