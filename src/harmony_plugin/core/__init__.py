@@ -16,10 +16,11 @@ from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
-from .words import BUILTIN_NAMESPACES
+from .words import BUILTIN_NAMESPACES, BUILTIN_RECIPIENTS
 
 __all__ = [
     "BUILTIN_NAMESPACES",
+    "BUILTIN_RECIPIENTS",
     "BY_SETTING",
     "CODES",
     "FIELDS",

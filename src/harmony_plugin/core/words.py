@@ -13,6 +13,7 @@ from .tokens import CHANNEL, CONSTRAIN, START
 __all__ = [
     "ASSISTANT",
     "BUILTIN_NAMESPACES",
+    "BUILTIN_RECIPIENTS",
     "CHANNELS",
     "FORMAT",
     "FORMAT_WORD",
@@ -38,6 +39,7 @@ TYPES = ("json", "code")
 NOBODY = (ASSISTANT, "all")
 #: Of gpt-oss's own tools.
 BUILTIN_NAMESPACES = ("python", "browser", "container")
+BUILTIN_RECIPIENTS = ("python", "browser.search", "browser.open", "browser.find")
 #: Words that models repeat, glue together and leave the markers out of.
 FORMAT = (ASSISTANT, *CHANNELS)
 

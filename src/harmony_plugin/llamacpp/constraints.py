@@ -22,7 +22,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import Options
-from ..core import SPECIAL_IDS, RequestError, spellings
+from ..core import BUILTIN_RECIPIENTS, SPECIAL_IDS, RequestError, spellings
 from ..prompts import referenced
 from .engine import Only, Without
 
@@ -34,8 +34,6 @@ __all__ = ["Allowed", "Constraint", "Grammars"]
 
 COMPILED_SCHEMAS = 64
 """How many schemas a `Grammars` keeps compiled."""
-
-BUILTIN_RECIPIENTS = ("python", "browser.search", "browser.open", "browser.find")
 
 FIRST_SPECIAL = SPECIAL_IDS.start
 

@@ -21,6 +21,7 @@ from harmony_plugin import Delta, Field, Options, Started, Stream
 from harmony_plugin.api.reply import Ending
 
 from . import blocks, seams
+from .constraints import constrain, limits_of
 from .deltas import delta_message, function_calls, with_id
 from .requests import (
     check_tool_choice,
@@ -228,7 +229,7 @@ class _Splits:
 
     def __init__(self, tokenizer: Any, tools: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(tokenizer, tools, *args, **kwargs)  # type: ignore[call-arg]
-        wrap(_is_ours, _tokens_of, _settings.reasoning_content)
+        _wrap()  # what was loaded since
         self._template = kwargs.get("chat_template_kwargs")
         self._tokens = tokens_of(tokenizer, _settings)
         self._options = options_of(self._tokens, self._template)
@@ -381,7 +382,12 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         return True
 
     def adjust_request(self, request: Any) -> Any:
-        request = super().adjust_request(with_known_effort(request, self._reasoning_parser is not None))
+        request = with_known_effort(request, self._reasoning_parser is not None)
+        limits, format = limits_of(_settings.limits, request), request.extract_structured_outputs()
+        request = super().adjust_request(request)
+        plan, ids = self._plan(request).options, self._tokens.options.dialect.ids
+        if self._reasoning_parser is not None:  # it is what brings us into the engine, which compiles the grammar
+            request = constrain(request, limits, plan, ids, getattr(self, "tool_strict_level", 0), format)
         if isinstance(request, _vllm.ResponsesRequest):
             leave_notes(request, grammar=has_structural_tag(request))
         return request
@@ -540,4 +546,9 @@ def _last(ids: Sequence[int], token: int) -> int:
         return -1
 
 
+def _wrap() -> None:
+    wrap(_is_ours, _tokens_of, _settings.reasoning_content)
+
+
+_wrap()
 _vllm.rebind(HarmonyParser, DelegatingParser)

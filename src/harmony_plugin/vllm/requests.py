@@ -28,6 +28,7 @@ __all__ = [
     "hosted_tools",
     "leave_notes",
     "leave_plan",
+    "named_tools",
     "notes_of",
     "options_of",
     "stop_of",
@@ -81,11 +82,18 @@ def _named(tools: Iterable[Any]) -> Iterator[str | Mapping[str, Any]]:
     for tool in tools:
         if isinstance(tool, Mapping):
             yield tool
-        elif getattr(tool, "type", None) == "namespace":
-            # The names under which vLLM offers them to the model.
-            yield from (f"{tool.name}__{inner.name}" for inner in tool.tools)
         else:
-            yield {"name": getattr(getattr(tool, "function", tool), "name", None)}
+            yield from ({"name": name} for name, _ in named_tools([tool]))
+
+
+def named_tools(tools: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """vLLM's tools, each with the name under which vLLM offers it to the model (None: it has none)."""
+    for tool in tools:
+        if getattr(tool, "type", None) == "namespace":
+            yield from ((f"{tool.name}__{inner.name}", inner) for inner in tool.tools)
+        else:
+            function = getattr(tool, "function", tool)
+            yield getattr(function, "name", None), function
 
 
 def check_tool_choice(request: Any) -> None:
@@ -140,10 +148,10 @@ def ended_by(request: Any, token: int) -> Any:
 
 
 def with_known_effort(request: Any, no_reasoning: bool) -> Any:
-    """OpenAI's efforts as the three that gpt-oss knows.
+    """OpenAI's efforts as the three that gpt-oss knows; ``none`` has a budget of 0.
 
     Args:
-        no_reasoning: vLLM can end reasoning at once: ``none`` has a budget of 0, where the request has room for one.
+        no_reasoning: reasoning can be ended at once.
     """
     # A client may send either name to either API; only its own field counts.
     chat = "reasoning_effort" in type(request).model_fields
@@ -151,8 +159,8 @@ def with_known_effort(request: Any, no_reasoning: bool) -> Any:
     effort = str(getattr(owner, name, None))
     if effort in REASONING_EFFORTS:
         setattr(owner, name, REASONING_EFFORTS[effort])
-        if effort == "none" and no_reasoning and getattr(request, "thinking_token_budget", 0) is None:
-            request.thinking_token_budget = 0
+        if effort == "none" and no_reasoning and getattr(request, "thinking_token_budget", None) is None:
+            request.max_reasoning_tokens = 0
     return request
 
 

@@ -63,6 +63,13 @@ class Seams:
         self.call_level: Any = getattr(
             _optional("vllm.tool_parsers.tool_strict_level", "ToolStrictLevel"), "FUNCTION", None
         )
+        self.StructuredOutputsParams: Any = _optional("vllm.sampling_params", "StructuredOutputsParams")
+        #: From such parameters to a format of xgrammar's; None: there is none.
+        self.format_of: Any = getattr(self._delegating, "structured_outputs_to_format", lambda params: None)
+        #: Whether a reply can be held to a grammar of ours: the parameters can be looked at before vLLM refuses them.
+        self.holds: bool = self.StructuredOutputsParams is not None and all(
+            hasattr(_optional(module, owner), method) for module, owner, method in GRAMMARS
+        )
         #: Where reasoning tokens stand in a chat reply's usage.
         self.CompletionTokenUsageInfo: Any = next(
             filter(None, (_optional(module, "CompletionTokenUsageInfo") for module in _USAGE_MODULES)), None
@@ -113,8 +120,16 @@ SERVING = (
     (f"{_RESPONSES}.serving", "OpenAIServingResponses", "responses_full_generator"),
     ("vllm.v1.engine.detokenizer", "IncrementalDetokenizer", "from_new_request"),
 )
-#: The same, of endpoints that are served only where a flag asks for them.
-SERVING_WHERE_THERE = (("vllm.entrypoints.scale_out.derender.serving", "ServingDerender", "derender_chat_response"),)
+#: Where a grammar is refused, and where it is compiled: what `constraints` wraps.
+GRAMMARS = (
+    ("vllm.sampling_params", "SamplingParams", "verify"),
+    ("vllm.v1.structured_output.backend_xgrammar", "XgrammarBackend", "compile_grammar"),
+)
+#: The same as `SERVING`, of endpoints that are served only where a flag asks for them, and of what some releases lack.
+SERVING_WHERE_THERE = (
+    ("vllm.entrypoints.scale_out.derender.serving", "ServingDerender", "derender_chat_response"),
+    *GRAMMARS,
+)
 
 
 def check_serving() -> None:

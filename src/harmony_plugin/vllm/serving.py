@@ -11,6 +11,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
+- What replies are held to is put back where the grammar backend refuses it: see `constraints`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from . import blocks, seams
+from .constraints import on_grammars, on_sampling_params
 from .engine_stops import on_detokenizers
 from .tokenizers import Tokens
 
@@ -50,7 +52,7 @@ def take_logprobs() -> list[Any] | None:
 
 
 def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], reasoning_content: bool) -> None:
-    """Wrap the serving classes that this process has loaded, each once. An engine core has none, and loads none.
+    """Wrap the classes that this process has loaded, each once. An engine core has loaded its grammars' backend alone.
 
     Args:
         is_ours: whether a parser class is one of this plugin's; every other's replies stay as they are.
@@ -68,6 +70,8 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], rea
         "message_stream_converter": functools.partial(blocks.streamed, is_ours=is_ours),
         "append_output": _response_output,
         "responses_full_generator": _whole_response,
+        "verify": on_sampling_params,
+        "compile_grammar": on_grammars,
         "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of),
     }
     for module, owner, method in (*seams.SERVING, *seams.SERVING_WHERE_THERE):

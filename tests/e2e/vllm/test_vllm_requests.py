@@ -399,13 +399,26 @@ SAYS_YES = "<|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
 CALLS = '<|start|>assistant<|channel|>commentary to=functions.get_weather json<|message|>{"city": "Rome"}<|call|>'
 
 
-@pytest.mark.parametrize("budget", [0, 1, 5])
-def test_thinking_budget(budget: int, server: Any, run: Run) -> None:
-    extra = {"thinking_token_budget": budget}
-    script = thinks(budget, SAYS_YES)
-    for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, extra=extra)):
+@pytest.mark.parametrize(
+    ("api", "name"),
+    [("chat", "thinking_token_budget"), ("chat", "max_reasoning_tokens"), ("responses", "max_reasoning_tokens")],
+)
+@pytest.mark.parametrize("budget", [0, 5])
+def test_thinking_budget(api: Api, name: str, budget: int, server: Any, run: Run) -> None:
+    """At the budget the analysis is closed and the answer opened: a second analysis is none."""
+    more = "<|start|>assistant<|channel|>analysis<|message|>"
+    script = thinks(budget, (more if budget else "") + SAYS_YES.removeprefix("<|start|>assistant" if budget else ""))
+    for told in both(run, server.url, lambda c, stream: c.ask(api, script, stream=stream, extra={name: budget})):
         assert told.fields == (" word" * budget or None, "Yes.", [])
         assert told.reasoning_tokens == budget
+
+
+def test_thinking_budget_of_every_choice(server: Any, run: Run) -> None:
+    """Choices, stop strings and a setting of the request beside it."""
+    options = {"extra": {"max_reasoning_tokens": 3, "stop": ["Rome"]}}
+    script = thinks(3, SAYS_YES.replace("Yes.", "All roads lead to Rome."))
+    for told in both(run, server.url, lambda c, stream: c.ask("chat", script, stream=stream, **options)):
+        assert told.fields == (" word" * 3, "All roads lead to ", [])
 
 
 def test_thinking_budget_of_messages(server: Any, run: Run) -> None:
@@ -457,7 +470,68 @@ def test_efforts(effort: str, level: str, server: Any, run: Run) -> None:
             assert f"Reasoning: {level}" in harmony_encoding().decode(told.prompt_ids)
     extra = {"reasoning": {"effort": effort}}
     for told in both(run, server.url, lambda c, stream: c.ask("responses", ANSWER, stream=stream, extra=extra)):
-        assert told.fields == ("Let me think.", "It is sunny in Rome.", [])
+        assert told.fields == (None if effort == "none" else "Let me think.", "It is sunny in Rome.", [])
+
+
+# Headers held to the format
+
+#: What the model means to write, and what it writes where headers are held to the format.
+MALFORMED = {
+    # the role's word again, in place of a header
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistantassistant<|channel|>final<|message|>Yes.<|return|>": (
+        "Hm.",
+        "Yes.",
+        [],
+    ),
+    # no <|message|>, and a channel that is none
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>?? final<|message|>Yes.<|return|>": (
+        "Hm.",
+        "Yes.",
+        [],
+    ),
+    # words in a header, and markers in a body
+    "<|channel|>analysis<|message|>Hm.<|channel|><|message|><|end|><|start|>assistant<|channel|>commentary"
+    ' to=functions.get_weather<|channel|>json<|message|>{"city": "Rome"}<|call|>': (
+        "Hm.",
+        None,
+        [("get_weather", '{"city": "Rome"}')],
+    ),
+}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_headers_held_to_the_format(api: Api, server: Any, run: Run) -> None:
+    """Malformed turns cannot be written; well-formed ones, with look-alikes in their text, are left as they are."""
+    held = {"chat_template_kwargs": {"harmony": {"headers": "constrain"}}}
+    look_alike = "Write <|end|> or <|channel|>final."
+    plain = Script(
+        (
+            *encode("<|channel|>analysis<|message|>"),
+            *encode_plain(look_alike),
+            *encode("<|end|><|start|>assistant<|channel|>final<|message|>"),
+            *encode_plain(look_alike),
+            *encode("<|return|>"),
+        )
+    )
+    wanted = [(Script(tuple(encode(raw))), fields) for raw, fields in MALFORMED.items()]
+    wanted += [
+        (plain, (look_alike, look_alike, [])),
+        (CALL, ("Let me think.", None, [("get_weather", '{"city": "Rome"}')])),
+    ]
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            return await gather_bounded(
+                [
+                    clients.ask(api, script, stream=stream, tools=[WEATHER], extra=held)
+                    for script, _ in wanted
+                    for stream in (False, True)
+                ]
+            )
+
+    for told, fields in zip(run(work()), [fields for _, fields in wanted for _ in range(2)], strict=True):
+        assert not isinstance(told, BaseException), told
+        assert comparable(told.fields, api, True) == comparable(fields, api, True)
 
 
 def test_include_reasoning_false_on_responses(server: Any, run: Run) -> None:

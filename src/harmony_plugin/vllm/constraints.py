@@ -1,0 +1,216 @@
+"""Requests whose replies are held to something while they are generated: well-formed headers, a reasoning budget.
+
+A request gets a grammar of its whole reply (see `grammar`) in place of vLLM's. What it would have had without is left
+with it as a note, and is put back where the server's grammar backend refuses ours: such a reply is free, and no request
+fails that would not fail in stock vLLM. Knows vLLM's requests and sampling parameters by their fields' names.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from harmony_plugin import Options
+from harmony_plugin.core import BUILTIN_RECIPIENTS
+
+from . import grammar, seams
+from .grammar import Format, Reply, Tool
+from .requests import hosted_tools, named_tools
+from .settings import REQUEST_KEY, Limits, limits_for_request
+
+__all__ = ["NOTE", "constrain", "limits_of", "on_grammars", "on_sampling_params"]
+
+#: The note's name among a request's ``vllm_xargs``.
+NOTE = "harmony_plugin_unconstrained"
+
+#: A format of xgrammar's that names token ids.
+_OF_TOKENS = re.compile(r'"type"\s*:\s*"(?:\w+_)?tokens?(?:_\w+)?"')
+#: vLLM's grammar backends that take them; others would fail in the engine.
+_BACKENDS = ("auto", "xgrammar")
+#: How many of their grammars an engine keeps compiled.
+_COMPILED = 64
+
+log = logging.getLogger("harmony_plugin.vllm")
+
+
+def limits_of(limits: Limits, request: Any) -> Limits:
+    """The limits of one request: the server's, and what it asks for.
+
+    Raises:
+        ``VLLMValidationError`` (HTTP 400): the client asked for limits that are none.
+    """
+    template, extra = getattr(request, "chat_template_kwargs", None), getattr(request, "model_extra", None) or {}
+    try:
+        if isinstance(template, Mapping) and REQUEST_KEY in template:
+            limits = limits_for_request(limits, template[REQUEST_KEY])
+        # vLLM's own name for it on chat, to which Messages' `budget_tokens` is brought; and the llama.cpp server's.
+        for given in (getattr(request, "thinking_token_budget", None), extra.get("max_reasoning_tokens")):
+            if given is not None and given != -1:
+                limits = Limits(limits.headers, given)
+    except ValueError as error:
+        raise seams.load().ValidationError(str(error)) from None
+    return limits
+
+
+def constrain(request: Any, limits: Limits, plan: Options, markers: Mapping[str, int], level: int, format: Any) -> Any:
+    """Hold replies to ``request`` to ``limits``.
+
+    Args:
+        request: as vLLM's own ``adjust_request`` leaves it.
+        limits: `limits_of` it.
+        plan: how its replies are split.
+        markers: the markers' ids, by kind.
+        level: vLLM's ``--tool-strict-level``: 2 and above, all tools are strict.
+        format: what ``extract_structured_outputs`` gave before vLLM adjusted the request.
+    """
+    if limits.headers == "free" and limits.max_reasoning_tokens is None:
+        return request
+    reply = None
+    if seams.load().holds and grammar.available() and not _beyond(request, markers):
+        reply = _reply(request, limits, plan, markers, level, format)
+    budget = limits.max_reasoning_tokens
+    if reply is None and budget is None:
+        return request
+    on_chat = "thinking_token_budget" in type(request).model_fields
+    if reply is None and on_chat:
+        request.thinking_token_budget = budget
+        return request
+    stock = request.structured_outputs
+    note = {"budget": budget, "stock": None if stock is None else _told(stock), "at_once": reply is None}
+    if reply is not None:
+        request.structured_outputs = seams.load().StructuredOutputsParams(structural_tag=reply.tag())
+        if on_chat:
+            request.response_format = request.thinking_token_budget = None
+        else:
+            request.text = None
+    request.vllm_xargs = {**(request.vllm_xargs or {}), NOTE: json.dumps(note)}
+    return request
+
+
+def _beyond(request: Any, markers: Mapping[str, int]) -> bool:
+    """Whether the request asks for sampling under which a grammar could leave no token at all, or has none."""
+    stops = set(getattr(request, "stop_token_ids", None) or ()) - set(markers.values())
+    wants = ("min_tokens", "allowed_token_ids", "use_beam_search")
+    return bool(stops) or any(getattr(request, name, None) for name in wants)
+
+
+def _reply(
+    request: Any, limits: Limits, plan: Options, markers: Mapping[str, int], level: int, format: Any
+) -> Reply | None:
+    """What the request's replies are held to; None: what it asks for goes beyond such a grammar."""
+    hosted, labels = hosted_tools(request.tools)
+    if hosted or labels:
+        return None
+    final: Format | None = None
+    if format is not None:
+        converted = seams.load().format_of(format)
+        if converted is None:
+            return None
+        final = converted.model_dump()
+    choice = getattr(request, "tool_choice", None) or "auto"
+    called = getattr(choice, "name", None) or getattr(getattr(choice, "function", None), "name", None)
+    tools = [] if plan.tool_choice == "none" else list(_callable(request.tools or (), called, level))
+    own = plan.builtin_tools == "tool_calls" and plan.tool_choice != "none"
+    return Reply(
+        markers,
+        tools=tools,
+        builtin=BUILTIN_RECIPIENTS if own and called is None else (),
+        must_call=bool(tools) and (choice == "required" or called is not None),
+        final=final,
+        # A preamble is shown beside the answer, which would no longer be in its format.
+        preambles=final is None or plan.commentary != "content",
+        channels=tuple(plan.channels),
+        budget=limits.max_reasoning_tokens,
+    )
+
+
+def _callable(tools: Iterable[Any], called: str | None, level: int) -> Iterable[Tool]:
+    for name, function in named_tools(tools):
+        if called in (None, name):
+            strict = level >= 2 or getattr(function, "strict", None) is True
+            yield Tool(name, (getattr(function, "parameters", None) or {"type": "object"}) if strict else None)
+
+
+def _told(structured: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(structured).items() if value and not name.startswith("_")}
+
+
+def on_sampling_params(original: Any) -> Any:
+    """``SamplingParams.verify``, where vLLM finds out whether its grammar backend takes what a request asks for."""
+
+    def verify(self: Any, *args: Any, **kwargs: Any) -> Any:
+        note = (self.extra_args or {}).pop(NOTE, None)
+        if note is None:
+            return original(self, *args, **kwargs)
+        put_back = _of_note(self, note)
+        if put_back is None:
+            return original(self, *args, **kwargs)
+        try:
+            backend = next((each.backend for each in (*args, *kwargs.values()) if hasattr(each, "backend")), "auto")
+            if not backend.startswith(_BACKENDS):
+                raise ValueError(f"it is {backend}")
+            return original(self, *args, **kwargs)
+        except Exception as error:  # what a backend raises is its own affair
+            log.warning(
+                "a reply is free, the grammar backend takes no grammar of it: %s", str(error).partition("\n")[0]
+            )
+            put_back()
+            return original(self, *args, **kwargs)
+
+    return verify
+
+
+def _of_note(params: Any, note: Any) -> Callable[[], None] | None:
+    """What puts back the parameters that were noted; None for what a client may have sent under the same name."""
+    try:
+        noted = json.loads(note)
+        budget, stock = noted["budget"], noted["stock"]
+        structured = None if stock is None else seams.load().StructuredOutputsParams(**stock)
+        limits = Limits(max_reasoning_tokens=budget)
+    except Exception:
+        return None
+
+    def put_back() -> None:
+        params.structured_outputs = structured
+        params.thinking_token_budget = limits.max_reasoning_tokens
+
+    if noted.get("at_once"):
+        put_back()
+        return None
+    return put_back
+
+
+def on_grammars(original: Any) -> Any:
+    """``XgrammarBackend.compile_grammar``, in the engine, with a compiler of their own for grammars of token ids.
+
+    xgrammar (0.2.8) shares the masks of rules that look alike between grammars, and looks past the ids in them: a
+    grammar would forbid the marker that it asks for, because of one compiled before it.
+    """
+
+    def compile_grammar(self: Any, request_type: Any, grammar_spec: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(grammar_spec, str) and _OF_TOKENS.search(grammar_spec):
+            # Two threads may each make one: either does.
+            if (exact := getattr(self, "_harmony_plugin_exact", None)) is None:
+                exact = copy.copy(self)
+                exact.compiler = _Apart(self.compiler)
+                self._harmony_plugin_exact = exact
+            self = exact
+        return original(self, request_type, grammar_spec, *args, **kwargs)
+
+    return compile_grammar
+
+
+class _Apart:
+    """A compiler that shares nothing between grammars. Keeps the last ones whole."""
+
+    def __init__(self, compiler: Any) -> None:
+        any_text = json.dumps({"type": "structural_tag", "format": {"type": "any_text"}})
+        vocabulary = compiler.compile_structural_tag(any_text).tokenizer_info
+        apart = type(compiler)(vocabulary, max_threads=8, cache_enabled=False)
+        self.compile_structural_tag = functools.lru_cache(maxsize=_COMPILED)(apart.compile_structural_tag)
