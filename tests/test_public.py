@@ -75,7 +75,7 @@ METHODS = {
     "Reply": {"finish_reason", "of", "to_openai"},
     "Stream": {
         *("deltas", "feed", "feed_events", "field", "finish", "finish_events", "finish_reason", "in_body", "issues"),
-        *("reasoning_tokens", "reply", "tool_call_count"),
+        *("message_counts", "reasoning_tokens", "reply", "tool_call_count"),
     },
     "ToolCall": {"to_openai"},
     "ToolCallDelta": {"to_openai"},

@@ -16,12 +16,13 @@ from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
-from .words import BUILTIN_NAMESPACES, BUILTIN_RECIPIENTS
+from .words import BUILTIN_NAMESPACES, BUILTIN_RECIPIENTS, CHANNELS
 
 __all__ = [
     "BUILTIN_NAMESPACES",
     "BUILTIN_RECIPIENTS",
     "BY_SETTING",
+    "CHANNELS",
     "CODES",
     "FIELDS",
     "SPECIAL_IDS",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, overload
 
 from .deltas import NO_ARGUMENTS, Delta, Joiner, Record, Reply, ToolCall, added_up, finish_reason
@@ -85,6 +86,7 @@ class Stream(TokenPath):
         "_body_ids",
         "_call",
         "_calls",
+        "_channels",
         "_decode",
         "_early",
         "_field",
@@ -124,6 +126,7 @@ class Stream(TokenPath):
         self._joiner = Joiner()
         # Every message that ended.
         self._records: list[Record] = []
+        self._channels: dict[str | None, int] = {}
         self._calls = 0
         self._reasoning_ids = 0
         self._finished = False
@@ -290,6 +293,11 @@ class Stream(TokenPath):
         """How many tool calls have begun."""
         return self._calls
 
+    @property
+    def message_counts(self) -> Mapping[str | None, int]:
+        """How many messages have ended, by the channel that each was taken for."""
+        return MappingProxyType(self._channels)
+
     def finish_reason(self, cut: bool = False) -> Literal["length", "tool_calls", "stop"]:
         """OpenAI's finish reason, so far. ``cut``: the engine was cut off."""
         return finish_reason(cut, self._calls > 0)
@@ -440,6 +448,8 @@ class Stream(TokenPath):
             self._issue(self._route.issue or "loose_text", self._body_at, text)
         elif field == "reasoning":
             self._reasoning_ids += self._body_ids
+        channel = self._header.channel
+        self._channels[channel] = self._channels.get(channel, 0) + 1
         self._open = False
         self._parts = []
         message = self._message(text if self._options.keep else "", complete)

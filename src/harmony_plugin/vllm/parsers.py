@@ -15,12 +15,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 from harmony_plugin import Delta, Field, Options, Started, Stream
 from harmony_plugin.api.reply import Ending
 
-from . import blocks, seams
+from . import blocks, metrics, seams
 from .constraints import constrain, limits_of
 from .deltas import delta_message, function_calls, with_id
 from .requests import (
@@ -240,6 +241,7 @@ class _Splits:
         self._segments: SegmentMaker | None = None
         self._feed: Any = None
         self._reasons = True
+        self._seconds = 0.0
         self._blocks: blocks.Blocks | None = None
         self._logprobs: list[Any] | None = None
         self._prompt: Sequence[int] | None = None
@@ -265,7 +267,9 @@ class _Splits:
         """A whole reply: a stream of one chunk."""
         splitter = self._open(request, self._prompt)
         logprobs = _logprobs_of(request, model_output_token_ids, splitter)
+        began = perf_counter()
         delta = splitter.feed(model_output_token_ids) + splitter.finish()
+        self._seconds = perf_counter() - began
         if logprobs is not None:
             logprobs[:] = splitter.lined_up
         self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
@@ -286,11 +290,14 @@ class _Splits:
         feed = self._feed
         if feed is None:
             feed = self._begin(request, prompt_token_ids)
+        began = perf_counter()
+        delta = feed(delta_token_ids)
+        self._seconds += perf_counter() - began
         if not finished:
-            return delta_message(feed(delta_token_ids), self._reasons)
+            return delta_message(delta, self._reasons)
         splitter = self._splitter
         assert splitter is not None
-        delta = feed(delta_token_ids) + splitter.finish()
+        delta += splitter.finish()
         if self._logprobs is not None:
             self._logprobs += splitter.lined_up
         self._end(splitter)
@@ -344,6 +351,7 @@ class _Splits:
     def _end(self, splitter: Splitter) -> None:
         """A reply is whole: what is to be known of it besides its fields."""
         ended(splitter.cut_call)
+        metrics.count(splitter.stream, self._seconds)
         if self._blocks is not None:
             self._blocks.end(Ending(splitter.stream.finish_reason(), splitter.matched))
 
@@ -408,7 +416,10 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         assert splitter is not None
         assert self._segments is not None
         before = splitter.stream.reasoning_tokens
-        segments = self._segments.make(splitter.feed_events(token_ids)) if token_ids else []
+        began = perf_counter()
+        events = splitter.feed_events(token_ids) if token_ids else []
+        self._seconds += perf_counter() - began
+        segments = self._segments.make(events)
         return _vllm.ChunkResult(segments=segments, reasoning_token_count=splitter.stream.reasoning_tokens - before)
 
     def flush(self) -> list[Any]:
@@ -421,6 +432,8 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         before = splitter.stream.reasoning_tokens
         flushed = segments.make(splitter.finish_events())
         self.late_reasoning_tokens = splitter.stream.reasoning_tokens - before
+        metrics.count(splitter.stream, self._seconds)
+        self._seconds = 0.0
         return flushed
 
     def _plan(self, request: Any) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -513,6 +514,7 @@ def test_headers_held_to_the_format(api: Api, server: Any, run: Run) -> None:
             *encode("<|return|>"),
         )
     )
+    before = outcomes(server.url)
     wanted = [(Script(tuple(encode(raw))), fields) for raw, fields in MALFORMED.items()]
     wanted += [
         (plain, (look_alike, look_alike, [])),
@@ -532,6 +534,28 @@ def test_headers_held_to_the_format(api: Api, server: Any, run: Run) -> None:
     for told, fields in zip(run(work()), [fields for _, fields in wanted for _ in range(2)], strict=True):
         assert not isinstance(told, BaseException), told
         assert comparable(told.fields, api, True) == comparable(fields, api, True)
+    clean, repaired = (after - seen for after, seen in zip(outcomes(server.url), before, strict=True))
+    assert (clean, repaired) == (2 * len(wanted), 0), "nothing was left to repair"
+
+
+def outcomes(url: str) -> tuple[float, float]:
+    """How many replies there were that were clean, and how many were repaired, as `/metrics` tells."""
+    text = httpx.get(f"{url}/metrics", timeout=60).raise_for_status().text
+    clean, repaired = (
+        sum(map(float, re.findall(rf'^harmony_replies_total{{.*outcome="{outcome}".*}} (\S+)$', text, re.MULTILINE)))
+        for outcome in ("clean", "repaired")
+    )
+    return clean, repaired
+
+
+def test_the_same_headers_are_repaired_where_they_are_free(server: Any, run: Run) -> None:
+    before = outcomes(server.url)
+    for raw, (reasoning, content, calls) in MALFORMED.items():
+        script = Script(tuple(encode(raw)))
+        for told in both(run, server.url, lambda c, stream, s=script: c.ask("chat", s, stream=stream, tools=[WEATHER])):
+            assert told.fields == (reasoning, content, calls)
+    clean, repaired = (after - seen for after, seen in zip(outcomes(server.url), before, strict=True))
+    assert (clean, repaired) == (0, 2 * len(MALFORMED))
 
 
 def test_include_reasoning_false_on_responses(server: Any, run: Run) -> None:
