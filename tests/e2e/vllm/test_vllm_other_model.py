@@ -21,6 +21,12 @@ REASONING_ALONE = ("--reasoning-parser", "harmony")
 TOOLS_ALONE = ("--tool-call-parser", "harmony", "--enable-auto-tool-choice")
 # As if the model's own generation_config.json listed no end token but config.json's <|return|>.
 FEW_END_TOKENS = ("--generation-config", "vllm")
+# Named behind the rig's own, as a user names it.
+BREAKING_LOOPS = (
+    "--logits-processors",
+    "vllm_rig.scripted_tokens:ScriptedTokens",
+    "harmony_plugin.vllm.loops:LoopBreaker",
+)
 REASONING = "<|channel|>analysis<|message|>Let me think.<|end|><|start|>assistant"
 ANSWER = Script(tuple(encode(REASONING + "<|channel|>final<|message|>It is sunny in Rome.<|return|>")))
 CALL = Script(
@@ -55,7 +61,7 @@ def both_parsers(pool: Any) -> Any:
 
 @pytest.fixture
 def reasoning_alone(pool: Any) -> Any:
-    return pool.get(Launch(kind="llama", parsers=REASONING_ALONE))
+    return pool.get(Launch(kind="llama", parsers=REASONING_ALONE, flags=BREAKING_LOOPS))
 
 
 @pytest.fixture
@@ -197,6 +203,17 @@ def test_reasoning_parser_alone(reasoning_alone: Any) -> None:
     assert whole.reasoning == "Let me think."
     assert "<|" not in repr(whole.fields)
     assert not complaints(reasoning_alone.log_text())
+
+
+def test_analysis_that_repeats_itself_is_closed(reasoning_alone: Any) -> None:
+    """The answer is opened behind the loop; a loop that is no analysis is left alone."""
+    loop = encode(" again and" * 32)
+    head = encode("<|channel|>analysis<|message|>So:")
+    # Five tokens of more of it, in whose place the end marker and the next header come.
+    script = Script((*head, *loop, *loop[:5], *encode("final<|message|>Enough." + " again and" * 60 + "<|return|>")))
+    for told in ask_both_modes(reasoning_alone, script, max_completion_tokens=400):
+        assert told.fields == ("So:" + " again and" * 32, "Enough." + " again and" * 60, [])
+        assert told.finish == "stop"
 
 
 def test_tool_parser_alone(tools_alone: Any) -> None:
