@@ -154,16 +154,21 @@ def on_sampling_params(original: Any) -> Any:
         try:
             backend = next((each.backend for each in (*args, *kwargs.values()) if hasattr(each, "backend")), "auto")
             if not backend.startswith(_BACKENDS):
-                raise ValueError(f"it is {backend}")
+                raise ValueError(f"the backend {backend} takes no grammar of token ids")
             return original(self, *args, **kwargs)
         except Exception as error:  # what a backend raises is its own affair
-            log.warning(
-                "a reply is free, the grammar backend takes no grammar of it: %s", str(error).partition("\n")[0]
-            )
+            reason = grammar.refusal(getattr(self.structured_outputs, "structural_tag", None)) or str(error)
             put_back()
-            return original(self, *args, **kwargs)
+            original(self, *args, **kwargs)  # which refuses what stock vLLM refuses
+            _tell_once(reason.strip().partition("\n")[0])
+            return None
 
     return verify
+
+
+@functools.lru_cache(maxsize=64)
+def _tell_once(reason: str) -> None:
+    log.warning("replies are left free that were to be held to a grammar, which is refused: %s", reason)
 
 
 def _of_note(params: Any, note: Any) -> Callable[[], None] | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from harmony_plugin.core import spellings
 
-__all__ = ["Format", "Reply", "Tool", "available"]
+__all__ = ["Format", "Reply", "Tool", "available", "refusal"]
 
 #: One of xgrammar's formats, as JSON has it.
 Format = Mapping[str, Any]
@@ -126,14 +126,19 @@ class Reply:
 @functools.cache
 def available() -> bool:
     """Whether the xgrammar at hand takes such tags."""
+    ids = {"start": 1, "end": 2, "message": 3, "channel": 4, "constrain": 5, "call": 6}
+    return refusal(Reply(ids, [Tool("f")], budget=1).tag()) is None
+
+
+def refusal(tag: Any) -> str | None:
+    """Why xgrammar takes no such tag; None: it does."""
     try:
         from xgrammar import Grammar
 
-        ids = {"start": 1, "end": 2, "message": 3, "channel": 4, "constrain": 5, "call": 6}
-        Grammar.from_structural_tag(Reply(ids, [Tool("f")], budget=1).tag())
-    except Exception:  # an older release: no such class, or no such format
-        return False
-    return True
+        Grammar.from_structural_tag(tag)
+    except Exception as error:  # an older release has no such class, or no such format
+        return str(error)
+    return None
 
 
 def _text(value: str) -> Format:
