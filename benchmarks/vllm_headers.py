@@ -35,8 +35,12 @@ async def stream(client: httpx.AsyncClient, ids: Sequence[int], headers: str, to
         for number in range(tools)
     ]
     body: dict[str, Any] = {
-        **{"model": MODEL, "messages": QUESTION, "stream": True, "temperature": 0},
-        **{"max_completion_tokens": len(ids) + 1, "vllm_xargs": {"script": list(ids)}},
+        "model": MODEL,
+        "messages": QUESTION,
+        "stream": True,
+        "temperature": 0,
+        "max_completion_tokens": len(ids) + 1,
+        "vllm_xargs": {"script": list(ids)},
         **({"tools": offered} if offered else {}),
         "chat_template_kwargs": {"harmony": {"headers": headers}},
     }

@@ -252,6 +252,25 @@ def test_no_reasoning_at_all() -> None:
         assert taken(tag, FINAL) == FINAL
 
 
+def test_an_own_budget_goes_before_the_effort() -> None:
+    for request in (
+        chat(reasoning_effort="none", max_reasoning_tokens=2),
+        responses(reasoning={"effort": "none"}, max_reasoning_tokens=2),
+    ):
+        tag = asking(request).structured_outputs.structural_tag
+        assert taken(tag, ANALYSIS) == "<|channel|>analysis<|message|>Hm,"
+
+
+def test_other_models_have_vllms_own_budget() -> None:
+    """Their replies begin wherever the template ends: no grammar holds them."""
+    parser = composed(gpt_oss=False)(o200k(), None)
+    request = parser.adjust_request(chat(max_reasoning_tokens=7))
+    assert (request.structured_outputs, request.thinking_token_budget) == (None, 7)
+    params = parser.adjust_request(responses(max_reasoning_tokens=7)).to_sampling_params(100, {})
+    params.verify(*configured("auto"))
+    assert (params.structured_outputs, params.thinking_token_budget) == (None, 7)
+
+
 @pytest.mark.parametrize(
     "asked",
     [

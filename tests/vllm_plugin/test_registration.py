@@ -165,12 +165,14 @@ def test_a_missing_seam_is_one_clear_error_at_start_up() -> None:
         ("HARMONY_MARKERS", '{"begin": "<b>"}'),
         ("HARMONY_MARKERS", "no json"),
         ("HARMONY_REASONING_CONTENT", "perhaps"),
+        ("HARMONY_HEADERS", "held"),
+        ("HARMONY_MAX_REASONING_TOKENS", "-1"),
     ],
 )
 def test_a_wrong_setting_is_an_error_at_start_up(name: str, value: str) -> None:
     from harmony_plugin.vllm.settings import parse_environment
 
-    with pytest.raises(ValueError, match=r"HARMONY_|commentary|arguments"):
+    with pytest.raises(ValueError, match="HARMONY_"):
         parse_environment({name: value})
 
 
@@ -185,6 +187,8 @@ def test_settings_from_the_environment() -> None:
             "HARMONY_BUILTIN_TOOLS": "tool_calls",
             "HARMONY_MARKERS": '{"start": "<|im_start|>"}',
             "HARMONY_REASONING_CONTENT": "0",
+            "HARMONY_HEADERS": "constrain",
+            "HARMONY_MAX_REASONING_TOKENS": "500",
         }
     )
     assert settings.options.commentary == "reasoning"
@@ -193,7 +197,18 @@ def test_settings_from_the_environment() -> None:
     assert settings.options.builtin_tools == "tool_calls"
     assert settings.markers == {"start": "<|im_start|>"}
     assert not settings.reasoning_content
+    assert (settings.limits.headers, settings.limits.max_reasoning_tokens) == ("constrain", 500)
     assert parse_environment({}).reasoning_content
+
+
+def test_headers_that_cannot_be_held_are_an_error_at_start_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harmony_plugin.vllm import constraints
+    from harmony_plugin.vllm.settings import Limits
+
+    monkeypatch.setattr(constraints.grammar, "available", lambda: False)
+    constraints.check(Limits("free", 5))
+    with pytest.raises(ValueError, match="HARMONY_HEADERS=constrain: this vLLM"):
+        constraints.check(Limits("constrain"))
 
 
 def test_a_tokenizer_without_markers(parser_class: Any) -> None:

@@ -68,9 +68,12 @@ def register() -> None:
             )
         from . import seams, settings
 
-        settings.from_environment()
+        limits = settings.from_environment().limits
         seams.load()
         seams.check_serving()
+        from .constraints import check
+
+        check(limits)
 
 
 @functools.lru_cache(maxsize=1)

@@ -24,7 +24,7 @@ from .grammar import Format, Reply, Tool
 from .requests import hosted_tools, named_tools
 from .settings import REQUEST_KEY, Limits, limits_for_request
 
-__all__ = ["NOTE", "constrain", "limits_of", "on_grammars", "on_sampling_params"]
+__all__ = ["NOTE", "bound", "check", "constrain", "limits_of", "on_grammars", "on_sampling_params"]
 
 #: The note's name among a request's ``vllm_xargs``.
 NOTE = "harmony_plugin_unconstrained"
@@ -37,6 +37,23 @@ _BACKENDS = ("auto", "xgrammar")
 _COMPILED = 64
 
 log = logging.getLogger("harmony_plugin.vllm")
+
+
+def check(limits: Limits) -> None:
+    """Look whether replies can be held to what the operator set, at the start of a server.
+
+    Raises:
+        ValueError: this vLLM, or its xgrammar, cannot do it.
+    """
+    if limits.headers == "constrain" and not _can():
+        raise ValueError(
+            "HARMONY_HEADERS=constrain: this vLLM, or the xgrammar beside it, takes no grammar of token ids. Upgrade "
+            "them, or unset HARMONY_HEADERS: malformed headers are repaired all the same"
+        )
+
+
+def _can() -> bool:
+    return seams.load().holds and grammar.available()
 
 
 def limits_of(limits: Limits, request: Any) -> Limits:
@@ -72,25 +89,39 @@ def constrain(request: Any, limits: Limits, plan: Options, markers: Mapping[str,
     if limits.headers == "free" and limits.max_reasoning_tokens is None:
         return request
     reply = None
-    if seams.load().holds and grammar.available() and not _beyond(request, markers):
+    if _can() and not _beyond(request, markers):
         reply = _reply(request, limits, plan, markers, level, format)
-    budget = limits.max_reasoning_tokens
-    if reply is None and budget is None:
-        return request
-    on_chat = "thinking_token_budget" in type(request).model_fields
-    if reply is None and on_chat:
-        request.thinking_token_budget = budget
-        return request
-    stock = request.structured_outputs
-    note = {"budget": budget, "stock": None if stock is None else _told(stock), "at_once": reply is None}
-    if reply is not None:
-        request.structured_outputs = seams.load().StructuredOutputsParams(structural_tag=reply.tag())
-        if on_chat:
-            request.response_format = request.thinking_token_budget = None
-        else:
-            request.text = None
-    request.vllm_xargs = {**(request.vllm_xargs or {}), NOTE: json.dumps(note)}
+    if reply is None:
+        return bound(request, limits.max_reasoning_tokens)
+    _leave_note(request, limits.max_reasoning_tokens, at_once=False)
+    request.structured_outputs = seams.load().StructuredOutputsParams(structural_tag=reply.tag())
+    if _has_budget(request):
+        request.response_format = request.thinking_token_budget = None
+    else:
+        request.text = None
     return request
+
+
+def bound(request: Any, budget: int | None) -> Any:
+    """Hold the reasoning of replies to ``budget`` as vLLM does, which puts the end marker in: without a grammar."""
+    if budget is None:
+        return request
+    if _has_budget(request):
+        request.thinking_token_budget = budget
+    else:
+        _leave_note(request, budget, at_once=True)
+    return request
+
+
+def _has_budget(request: Any) -> bool:
+    """Chat has a field for it."""
+    return "thinking_token_budget" in type(request).model_fields
+
+
+def _leave_note(request: Any, budget: int | None, at_once: bool) -> None:
+    stock = request.structured_outputs
+    note = {"budget": budget, "stock": None if stock is None else _told(stock), "at_once": at_once}
+    request.vllm_xargs = {**(request.vllm_xargs or {}), NOTE: json.dumps(note)}
 
 
 def _beyond(request: Any, markers: Mapping[str, int]) -> bool:

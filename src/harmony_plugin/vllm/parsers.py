@@ -22,7 +22,7 @@ from harmony_plugin import Delta, Field, Options, Started, Stream
 from harmony_plugin.api.reply import Ending
 
 from . import blocks, metrics, seams
-from .constraints import constrain, limits_of
+from .constraints import bound, constrain, limits_of
 from .deltas import delta_message, function_calls, with_id
 from .requests import (
     check_tool_choice,
@@ -498,7 +498,9 @@ class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, n
 
     def adjust_request(self, request: Any) -> Any:
         # gpt-oss has <|call|> among its own end tokens; another model need not, and would write the result itself.
-        return super().adjust_request(ended_by(request, self._tokens.options.dialect.ids["call"]))
+        request = super().adjust_request(ended_by(request, self._tokens.options.dialect.ids["call"]))
+        limits = limits_of(_settings.limits, request)
+        return request if self._reasoning_parser is None else bound(request, limits.max_reasoning_tokens)
 
     def _apply_structural_tag(self, request: Any) -> Any:
         """Grammars for tools spell out the whole reply: the engine must begin them with it."""

@@ -159,7 +159,9 @@ def with_known_effort(request: Any, no_reasoning: bool) -> Any:
     effort = str(getattr(owner, name, None))
     if effort in REASONING_EFFORTS:
         setattr(owner, name, REASONING_EFFORTS[effort])
-        if effort == "none" and no_reasoning and getattr(request, "thinking_token_budget", None) is None:
+        budgets = ("thinking_token_budget", "max_reasoning_tokens")
+        own = any(getattr(request, each, None) is not None for each in budgets)
+        if effort == "none" and no_reasoning and not own:
             request.max_reasoning_tokens = 0
     return request
 

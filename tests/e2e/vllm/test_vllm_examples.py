@@ -37,6 +37,17 @@ if example.endswith("client.py"):
         return create(self, **given, extra_body={"vllm_xargs": {"script": next(scripts)}})
 
     Completions.create = scripted
+elif example.endswith("route.py"):
+    import httpx
+
+    stream = httpx.stream
+
+    def scripted(method, url, json, **given):
+        # vLLM 0.32's rejection sampler for CPUs draws others than the forced tokens at a temperature.
+        json["sampling_params"] |= {"temperature": 0, "extra_args": {"script": next(scripts)}}
+        return stream(method, url, json=json, **given)
+
+    httpx.stream = scripted
 else:
     import vllm
 

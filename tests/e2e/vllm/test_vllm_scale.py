@@ -1,16 +1,21 @@
-"""The same plugin behind two API server processes, with several tokens to a delta and a setting of its own."""
+"""The same plugin as recipes for gpt-oss start it: two API servers, 20 tokens to a delta, n-gram speculation.
+
+And with a setting of its own, which must reach every process.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 from faulty_clients import until
+from test_vllm_examples import ANSWER, run_example
 from vllm_rig.cases import Case, load, right
 from vllm_rig.faults import WEATHER
 from vllm_rig.load import complaints, run_round
@@ -20,10 +25,11 @@ from vllm_rig.server import Launch
 CASES = load()
 LAUNCH = Launch(
     flags=(
-        *("--api-server-count", "2", "--stream-interval", "7", "--enable-scale-out"),
+        *("--api-server-count", "2", "--stream-interval", "20", "--enable-scale-out"),
         *("--anthropic-disabled-thinking-effort", "none"),
     ),
     environment=(("HARMONY_COMMENTARY", "reasoning"),),  # a setting must reach every process
+    speculation='{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4, "prompt_lookup_min": 1}',
 )
 
 
@@ -65,6 +71,33 @@ def test_deltas_carry_several_tokens(told: Any) -> None:
     longest: Case = max(CASES, key=lambda case: len(case.script.seen))
     reply = told[longest.id, "chat"]
     assert len(reply.chunks) < len(longest.script.seen) / 2
+
+
+def test_drafts_are_accepted(server: Any, told: Any) -> None:
+    """Speculation is at work: tokens came that were not generated one by one."""
+    metrics = httpx.get(f"{server.url}/metrics").text
+    (accepted,) = re.findall(r"^vllm:spec_decode_num_accepted_tokens_total\{.*\} (.+)$", metrics, re.MULTILINE)
+    assert float(accepted) > 100
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_headers_and_budgets_beside_speculation(api: Api, server: Any, run: Any) -> None:
+    """Drafts pass the grammar, too: what it forbids is not said, whether drafted or not."""
+    thinks = "<|channel|>analysis<|message|>" + " word" * 40 + "<|end|><|start|>assistant"
+    call = "<|channel|>commentary to=functions.nobody json<|message|>I look.<|call|>"
+    script = Script(tuple(encode(thinks + thinks + call)))
+    harmony = {"headers": "constrain", "max_reasoning_tokens": 30, "commentary": "content"}
+    extra = {"chat_template_kwargs": {"harmony": harmony}}
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            return await gather_bounded(
+                [clients.ask(api, script, stream=stream, extra=extra) for stream in (False, True)]
+            )
+
+    for told in run(work()):
+        # No second analysis, and of the call to nobody a preamble.
+        assert told.fields == (" word" * 30, "I look.", [])
 
 
 def test_thinking_disabled_of_messages(server: Any, run: Any) -> None:
@@ -167,6 +200,11 @@ def test_derender_endpoint(server: Any, run: Any) -> None:
             assert wrong.status_code == 400, wrong.text
 
     run(work())
+
+
+def test_the_example_of_ids_in_and_out(server: Any, tmp_path: Path) -> None:
+    said = run_example(tmp_path, "vllm_token_route.py", [ANSWER], server.url, "An umbrella?").splitlines()
+    assert said == ["It is clear.No umbrella.", "4 tokens of reasoning, 0 issues"]
 
 
 def test_both_api_servers_answer(server: Any, run: Any) -> None:

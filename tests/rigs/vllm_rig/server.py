@@ -30,6 +30,10 @@ _SOURCE = Path(harmony_plugin.__file__).resolve().parent.parent  # servers run t
 PARSERS = ("--reasoning-parser", "harmony", "--tool-call-parser", "harmony", "--enable-auto-tool-choice")
 STOCK_PARSERS = ("--reasoning-parser", "openai_gptoss", "--tool-call-parser", "openai", "--enable-auto-tool-choice")
 
+#: How scripts come to be said.
+SAYING = ("--logits-processors", "vllm_rig.scripted_tokens:ScriptedTokens")
+SPECULATING = ("--worker-cls", "vllm_rig.scripted_worker.ScriptedWorker")
+
 
 class ServerFailed(Exception):
     """The server ended or did not answer in time; the message ends with its log's last lines."""
@@ -44,6 +48,7 @@ class Launch:
     flags: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     max_model_len: int = 4096
+    speculation: str = ""  # as vLLM's flag takes it, in JSON
 
 
 @dataclass
@@ -140,7 +145,8 @@ def start(launch: Launch, log: Path) -> Server:
             "--max-model-len",
             str(launch.max_model_len),
         ),
-        *("--logits-processors", "vllm_rig.scripted_tokens:ScriptedTokens"),
+        *(SPECULATING if launch.speculation else SAYING),
+        *(("--speculative-config", launch.speculation) if launch.speculation else ()),
         *("--disable-uvicorn-access-log",),
         *launch.parsers,
         *launch.flags,
