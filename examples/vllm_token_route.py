@@ -1,4 +1,4 @@
-"""Ids in, ids out: Harmony built and split here, with vLLM for nothing but the tokens. Works on its Rust front end, too.
+"""Ids in, ids out: Harmony is built and split here, vLLM makes the tokens. Works on its Rust front end, too.
 
 vllm serve openai/gpt-oss-20b --enable-scale-out
 python examples/vllm_token_route.py http://127.0.0.1:8000 "What is 2 + 2?"
@@ -33,7 +33,7 @@ def main() -> None:
     prompt = render_prompt([{"role": "user", "content": question}])
     stream = Stream(prompt)
     for delta in stream.deltas(chunks(url, model, prompt)):
-        print(delta.reasoning_content or delta.content or "", end="", flush=True)
+        print((delta.reasoning_content or "") + (delta.content or ""), end="", flush=True)
     print(f"\n{stream.reasoning_tokens} tokens of reasoning, {len(stream.issues)} issues")
 
 

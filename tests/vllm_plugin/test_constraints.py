@@ -42,7 +42,7 @@ def backend() -> Any:
     config = SimpleNamespace(
         structured_outputs_config=SimpleNamespace(disable_any_whitespace=False),
         model_config=SimpleNamespace(hf_config=SimpleNamespace(model_type="gpt_oss")),
-        speculative_config=None,
+        speculative_config=SimpleNamespace(num_speculative_tokens=20),
     )
     composed(gpt_oss=True)
     return XgrammarBackend(config, tokenizer=o200k(), vocab_size=VOCABULARY_SIZE)
@@ -129,6 +129,22 @@ def test_nothing_else_can(fields: Any, said: str, up_to: str) -> None:
 @pytest.mark.parametrize("said", [ANALYSIS + CALL, PREAMBLE + ANALYSIS + PREAMBLE + FINAL, FINAL])
 def test_with_a_budget_the_rest_is_as_free_as_without(said: str) -> None:
     assert taken(reply(tools=[Tool("f")], budget=5), said) == said
+
+
+def test_drafts_are_taken_up_to_the_budget() -> None:
+    """What speculation drafts beyond it is refused before masks are filled; nothing is taken for good."""
+    held, mask = compiled(reply(budget=3)), backend().allocate_token_bitmask(1)
+    head, word = encode("<|channel|>analysis<|message|>"), encode(" word")
+    end = encode("<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>")
+    assert held.validate_tokens([]) == []
+    for _ in range(2):
+        assert held.validate_tokens(head + word * 5) == head + word * 3
+        assert held.validate_tokens(head + word * 2 + end + word) == head + word * 2 + end
+    for token in head + word * 2:
+        held.fill_bitmask(mask, 0)
+        assert held.accept_tokens("r", [token])
+    assert held.validate_tokens(word * 3) == word
+    assert held.validate_tokens(end) == end
 
 
 def test_custom_channels_and_builtin_tools() -> None:

@@ -237,9 +237,30 @@ def on_grammars(original: Any) -> Any:
                 exact.compiler = _Apart(self.compiler)
                 self._harmony_plugin_exact = exact
             self = exact
-        return original(self, request_type, grammar_spec, *args, **kwargs)
+        compiled = original(self, request_type, grammar_spec, *args, **kwargs)
+        if isinstance(grammar_spec, str) and '"max_tokens"' in grammar_spec:
+            compiled.validate_tokens = functools.partial(_validated, compiled, self.allocate_token_bitmask(1))
+        return compiled
 
     return compile_grammar
+
+
+def _validated(held: Any, mask: Any, tokens: Iterable[int]) -> list[int]:
+    """``XgrammarGrammar.validate_tokens``: the first of some drafts that the grammar takes.
+
+    xgrammar minds a budget of tokens only behind a mask: else drafts beyond it would be taken here, and be an error in
+    the log where the masks are filled.
+    """
+    taken: list[int] = []
+    for token in tokens:
+        if held.matcher.is_terminated():
+            break
+        held.fill_bitmask(mask, 0)
+        if not held.matcher.accept_token(token):
+            break
+        taken.append(token)
+    held.matcher.rollback(len(taken))
+    return taken
 
 
 class _Apart:

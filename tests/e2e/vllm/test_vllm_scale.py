@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 from faulty_clients import until
-from test_vllm_examples import ANSWER, run_example
 from vllm_rig.cases import Case, load, right
+from vllm_rig.examples import ANSWER, run_example
 from vllm_rig.faults import WEATHER
 from vllm_rig.load import complaints, run_round
 from vllm_rig.replies import APIS, MODEL, QUESTION, Api, Clients, Script, comparable, encode, gather_bounded
@@ -29,7 +29,7 @@ LAUNCH = Launch(
         *("--anthropic-disabled-thinking-effort", "none"),
     ),
     environment=(("HARMONY_COMMENTARY", "reasoning"),),  # a setting must reach every process
-    speculation='{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4, "prompt_lookup_min": 1}',
+    speculation='{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}',
 )
 
 

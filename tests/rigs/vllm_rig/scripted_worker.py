@@ -18,19 +18,17 @@ from .scripted_tokens import FORCED, RETURN, script_of
 WINDOW = 64
 
 
-def place_in(script: Sequence[int], said: Sequence[int]) -> int:
-    """Where a script goes on behind what was said; what a grammar forbade of it was passed over."""
-    place = 0
+def behind(script: Sequence[int], place: int, said: Sequence[int]) -> int:
+    """Where a script goes on, from ``place``, behind what was said; what a grammar forbade of it was passed over."""
     for token in said:
         ahead = script[place : place + WINDOW]
         place += ahead.index(token) + 1 if token in ahead else 0
     return place
 
 
-def force(row: Any, script: Sequence[int], said: Sequence[int]) -> None:
-    """Have the script's next token sampled, the next that the row allows."""
-    place = place_in(script, said)
-    for token in (*script[place : place + WINDOW], RETURN):
+def force(row: Any, wishes: Sequence[int]) -> None:
+    """Have the first of the tokens sampled that the row allows."""
+    for token in wishes:
         if row[token] > float("-inf"):
             row[token] = FORCED
             return
@@ -41,21 +39,29 @@ class ScriptedWorker(CPUWorker):  # type: ignore[misc]
 
     def init_device(self) -> None:
         super().init_device()
-        runner = self.model_runner
+        runner: Any = self.model_runner
         sample = runner._sample
 
+        places: dict[str, tuple[int, int]] = {}  # of each request: how much it has said, and where its script goes on
+
         def scripted(logits: Any, drafts: Any) -> Any:
-            row = 0
-            for request in runner.input_batch.req_ids:
+            requests, row = runner.input_batch.req_ids, 0
+            for gone in places.keys() - set(requests):
+                del places[gone]
+            for place, request in enumerate(requests):
                 state = runner.requests[request]
-                place = runner.input_batch.req_id_to_index[request]
                 count = 0 if drafts is None else drafts.num_draft_tokens[place]
                 script = script_of(state.sampling_params)
                 if script is not None:
-                    said = list(state.output_token_ids)
-                    drafted = [] if count == 0 else drafts.draft_token_ids[row - place :][:count].tolist()
+                    seen, at = places.get(request, (0, 0))
+                    said = state.output_token_ids
+                    at = behind(script, at, said[seen:])
+                    places[request] = len(said), at
+                    first = row - place  # a request has a row more than drafts
                     for ahead in range(count + 1):
-                        force(logits[row + ahead], script, said + drafted[:ahead])
+                        force(logits[row + ahead], (*script[at : at + WINDOW], RETURN))
+                        if ahead < count:
+                            at = behind(script, at, [int(drafts.draft_token_ids[first + ahead])])
                 row += count + 1
             return sample(logits, drafts)
 
