@@ -7,6 +7,7 @@ what vLLM spends on HTTP, detokenising and JSON without splitting anything.
 
     .venv/bin/python benchmarks/vllm_server_cpu.py
     .venv/bin/python benchmarks/vllm_server_cpu.py --streams 4 --tokens 500 --rounds 1     # a quick look
+    .venv/bin/python benchmarks/vllm_server_cpu.py --recipe --tokens 4000                  # as recipes for gpt-oss say
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from vllm_rig.replies import QUESTION, encode
 from vllm_rig.server import MODEL, PARSERS, STOCK_PARSERS, Launch, Server, running
 
 SERVERS = {"no parser": (), "stock": STOCK_PARSERS, "plugin": PARSERS}
+SPECULATION = '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}'
 SENTENCE = " The sun came out over Rome, and by noon it was 31 degrees in the shade."
 
 
@@ -79,6 +82,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--recipe", action="store_true", help="20 tokens to a delta and n-gram speculation")
     parser.add_argument("--api", choices=("chat", "responses"), default="chat")
     parser.add_argument("--json", action="store_true", help="every figure as JSON instead of a table of medians")
     arguments = parser.parse_args()
@@ -90,6 +94,8 @@ def main() -> None:
         for name, parsers in SERVERS.items():
             print(f"starting vllm serve ({name}) ...", file=sys.stderr)
             launch = Launch(parsers=parsers, max_model_len=max(4096, arguments.tokens + 256))
+            if arguments.recipe:
+                launch = replace(launch, flags=("--stream-interval", "20"), speculation=SPECULATION)
             servers[name] = stack.enter_context(running(launch, logs / f"{name.replace(' ', '-')}.log"))
             asyncio.run(measure(servers[name], arguments.streams, ids[:100], arguments.api))  # warm
         for number in range(arguments.rounds):

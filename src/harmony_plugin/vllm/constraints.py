@@ -140,7 +140,8 @@ def _reply(
         return None
     final: Format | None = None
     if format is not None:
-        converted = seams.load().format_of(format)
+        converter = seams.load().format_of
+        converted = None if converter is None else converter(format)
         if converted is None:
             return None
         final = converted.model_dump()
@@ -175,6 +176,7 @@ def _told(structured: Any) -> dict[str, Any]:
 def on_sampling_params(original: Any) -> Any:
     """``SamplingParams.verify``, where vLLM finds out whether its grammar backend takes what a request asks for."""
 
+    @functools.wraps(original)
     def verify(self: Any, *args: Any, **kwargs: Any) -> Any:
         note = (self.extra_args or {}).pop(NOTE, None)
         if note is None:
@@ -229,12 +231,14 @@ def on_grammars(original: Any) -> Any:
     grammar would forbid the marker that it asks for, because of one compiled before it.
     """
 
+    @functools.wraps(original)
     def compile_grammar(self: Any, request_type: Any, grammar_spec: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(grammar_spec, str) and _OF_TOKENS.search(grammar_spec):
             # Two threads may each make one: either does.
             if (exact := getattr(self, "_harmony_plugin_exact", None)) is None:
                 exact = copy.copy(self)
-                exact.compiler = _Apart(self.compiler)
+                # Where there are two, the other forbids the markers.
+                exact.compiler = exact.full_vocab_compiler = _Apart(getattr(self, "full_vocab_compiler", self.compiler))
                 self._harmony_plugin_exact = exact
             self = exact
         compiled = original(self, request_type, grammar_spec, *args, **kwargs)

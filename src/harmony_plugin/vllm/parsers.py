@@ -395,7 +395,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         request = super().adjust_request(request)
         plan, ids = self._plan(request).options, self._tokens.options.dialect.ids
         if self._reasoning_parser is not None:  # it is what brings us into the engine, which compiles the grammar
-            request = constrain(request, limits, plan, ids, getattr(self, "tool_strict_level", 0), format)
+            request = constrain(request, limits, plan, ids, getattr(self, "tool_strict_level", 0) or 0, format)
         if isinstance(request, _vllm.ResponsesRequest):
             leave_notes(request, grammar=has_structural_tag(request))
         return request

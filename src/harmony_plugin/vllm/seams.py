@@ -65,10 +65,17 @@ class Seams:
         )
         self.StructuredOutputsParams: Any = _optional("vllm.sampling_params", "StructuredOutputsParams")
         #: From such parameters to a format of xgrammar's; None: there is none.
-        self.format_of: Any = getattr(self._delegating, "structured_outputs_to_format", lambda params: None)
-        #: Whether a reply can be held to a grammar of ours: the parameters can be looked at before vLLM refuses them.
-        self.holds: bool = self.StructuredOutputsParams is not None and all(
-            hasattr(_optional(module, owner), method) for module, owner, method in GRAMMARS
+        self.format_of: Any = getattr(self._delegating, "structured_outputs_to_format", None)
+        #: Whether a reply can be held to a grammar of ours: the parameters can be looked at before vLLM refuses them,
+        #: and a grammar can end with any of the model's end tokens.
+        verify, compile_grammar = (
+            getattr(_optional(module, owner), method, None) for module, owner, method in GRAMMARS
+        )
+        self.holds: bool = (
+            self.StructuredOutputsParams is not None
+            and verify is not None
+            and compile_grammar is not None
+            and "stop_token_ids" in inspect.signature(compile_grammar).parameters
         )
         #: Where reasoning tokens stand in a chat reply's usage.
         self.CompletionTokenUsageInfo: Any = next(
