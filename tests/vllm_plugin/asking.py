@@ -19,9 +19,8 @@ def chat(tools: Iterable[Any] = (), **options: Any) -> Any:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
     declared = [tool(each) if isinstance(each, str) else each for each in tools]
-    return ChatCompletionRequest(
-        model="m", messages=[{"role": "user", "content": "Hi"}], **({"tools": declared} if declared else {}), **options
-    )
+    options = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | options
+    return ChatCompletionRequest(**({"tools": declared} if declared else {}), **options)
 
 
 def responses(tools: Iterable[str] = (), **options: Any) -> Any:

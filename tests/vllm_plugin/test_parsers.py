@@ -279,6 +279,31 @@ def test_reasoning_tokens_of_other_ids_of_the_same_length(parser_class: Any, tok
     assert parser.count_reasoning_tokens(other) == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        (
+            "<|channel|>analysis<|message|>Hm, well.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>",
+            (4, 2),
+        ),
+        # Out of its format: vLLM's own counting raises.
+        ("<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>Yes.<|start|><|start|>", (2, 2)),
+        ("Yes.", (0, 2)),
+    ],
+)
+def test_phases_of_tokens(parser_class: Any, said: str, counts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a vLLM newer than 0.33 asks of its parsers, with a stand-in for its class of counts."""
+    from collections import namedtuple
+
+    from harmony_plugin.vllm import seams
+
+    Counts = namedtuple("Counts", "reasoning content unclassified")
+    monkeypatch.setattr(seams.load(), "TokenPhaseCounts", Counts)
+    ids = encode(said)
+    told = parser_class(o200k(), None).classify_token_phases(ids)
+    assert told == (*counts, len(ids) - sum(counts))
+
+
 def test_one_parser_for_several_choices(parser_class: Any, tokenizer: Any) -> None:
     """Older releases of vLLM parse all choices of a reply with one parser."""
     request = chat(["look"])

@@ -134,6 +134,42 @@ def test_each_missing_seam_is_named(
     assert "--reasoning-parser openai_gptoss" in str(error.value)
 
 
+#: What is vLLM's own in our parsers, in any release: looked at, and of no effect on how replies are split.
+#: A new name here wants a look: does it split, or count, or ask for what only vLLM's own splitting knows?
+INHERITED = {
+    # Parts of vLLM's own splitting, which nothing calls: `parse`, `parse_delta`, `process_chunk` and `flush` are ours.
+    *("_append_unstreamed_tool_args", "_extract_content_ids", "_extract_tool_calls", "_extract_tool_calls_streaming"),
+    *("_flush_engine_parsers", "_get_function_name", "_harmony_parser", "_in_reasoning_phase", "_in_tool_call_phase"),
+    *("_initialize_history_tool_call_cnt", "_is_reasoning_end_streaming", "_is_reasoning_token", "_make_tool_call_id"),
+    *("_normalize_recipient", "_poll_completed_message", "finalize_generation", "set_history_tool_call_count"),
+    # What hands over to the two parsers, which are ours.
+    *("extract_content_ids", "extract_reasoning", "extract_reasoning_streaming", "extract_tool_calls"),
+    *("extract_tool_calls_streaming", "find_reasoning_end_offset", "is_reasoning_end", "is_reasoning_end_streaming"),
+    *("reasoning_parser", "reasoning_parser_cls", "tool_parser", "tool_parser_cls", "vocab", "tool_strict_level"),
+    # What is asked of a reasoning parser and a tool parser beside splitting: grammars, and what vLLM's defaults say.
+    *("adjust_initial_state_from_prompt", "prepare_structured_tag", "set_prompt_token_ids", "always_adjust_request"),
+    *("default_tool_strict_level", "get_remaining_unstreamed_args", "get_structural_tag", "structural_tag_model"),
+    "supports_token_phase_classification",
+}
+
+
+@pytest.mark.parametrize("name", ["HarmonyParser", "DelegatingParser", "HarmonyReasoningParser", "HarmonyToolParser"])
+def test_what_is_inherited_is_known(name: str) -> None:
+    """A method that a release of vLLM adds shows here."""
+    from harmony_plugin.vllm import parsers
+
+    ours: set[str] = set()
+    theirs: set[str] = set()
+    for owner in getattr(parsers, name).__mro__:
+        names = {each for each in vars(owner) if not each.startswith(("__", "_abc_"))}
+        if owner.__module__.startswith("harmony_plugin."):
+            ours |= names
+        elif owner.__module__.startswith("vllm."):
+            theirs |= names
+    assert theirs
+    assert theirs - ours <= INHERITED
+
+
 def test_a_missing_seam_of_the_serving_layer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import vllm.entrypoints.anthropic.serving as serving
 

@@ -313,6 +313,17 @@ class _Splits:
                 return reasoning
         return _reasoning_tokens(token_ids, self._tokens, self._options, self._prompt)
 
+    def classify_token_phases(self, token_ids: Sequence[int]) -> Any:
+        """What the tokens of a reply were for, for vLLM's metrics, where it asks. A pass of its own."""
+        plan = Plan((), self._options, frozenset({"content", "reasoning", "tool_call"}), NO_STOP)
+        splitter = Splitter(self._prompt, plan, self._tokens.vocabulary, follow=True)
+        splitter.follow(range(len(token_ids)))
+        splitter.feed(token_ids)
+        splitter.finish()
+        reasoning, content = splitter.stream.reasoning_tokens, len(splitter.lined_up)
+        rest = len(token_ids) - reasoning - content
+        return _vllm.TokenPhaseCounts(reasoning=reasoning, content=content, unclassified=rest)
+
     def content_places(self, token_ids: Sequence[int], request: Any) -> list[int]:
         """Places of the ids that a whole reply's content came from. A pass of its own."""
         splitter = Splitter(self._prompt, self._plan(request), self._tokens.vocabulary, follow=True)
@@ -562,7 +573,7 @@ def _last(ids: Sequence[int], token: int) -> int:
 
 
 def _wrap() -> None:
-    wrap(_is_ours, _tokens_of, _settings.reasoning_content)
+    wrap(_is_ours, _tokens_of, _settings)
 
 
 _wrap()

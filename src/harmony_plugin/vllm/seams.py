@@ -81,6 +81,8 @@ class Seams:
         self.CompletionTokenUsageInfo: Any = next(
             filter(None, (_optional(module, "CompletionTokenUsageInfo") for module in _USAGE_MODULES)), None
         )
+        #: Tokens of a reply by what they were for; None: this vLLM does not count them.
+        self.TokenPhaseCounts: Any = _optional("vllm.entrypoints.generate.base.protocol", "TokenPhaseCounts")
         #: An error that vLLM answers with HTTP 400.
         self.ValidationError: type[Exception] = _optional("vllm.exceptions", "VLLMValidationError") or ValueError
 
@@ -88,6 +90,11 @@ class Seams:
         """Put our parsers where ``ParserManager`` looks: ``harmony`` for gpt-oss, ``delegating`` for other models."""
         self._harmony.HarmonyParser = harmony  # type: ignore[attr-defined]
         self._delegating.DelegatingParser = delegating  # type: ignore[attr-defined]
+
+    @staticmethod
+    def start_date() -> str | None:
+        """The date that vLLM's prompts are pinned to."""
+        return getattr(_module("vllm.envs"), "VLLM_SYSTEM_START_DATE", None)
 
     def _of(self, name: str) -> Any:
         return _attribute(self._harmony, name)
@@ -135,6 +142,7 @@ GRAMMARS = (
 #: The same as `SERVING`, of endpoints that are served only where a flag asks for them, and of what some releases lack.
 SERVING_WHERE_THERE = (
     ("vllm.entrypoints.scale_out.derender.serving", "ServingDerender", "derender_chat_response"),
+    ("vllm.renderers.online_renderer", "OnlineRenderer", "_make_request_with_harmony"),
     *GRAMMARS,
 )
 

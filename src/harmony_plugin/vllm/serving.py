@@ -11,6 +11,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
+- Prompts are those of `rendering` where the operator asks for them.
 - What replies are held to is put back where the grammar backend refuses it: see `constraints`.
 """
 
@@ -26,6 +27,8 @@ from typing import Any
 from . import blocks, seams
 from .constraints import on_grammars, on_sampling_params
 from .engine_stops import on_detokenizers
+from .rendering import on_chat_prompts
+from .settings import PluginSettings
 from .tokenizers import Tokens
 
 __all__ = ["ended", "take_logprobs", "wrap"]
@@ -51,15 +54,15 @@ def take_logprobs() -> list[Any] | None:
     return getattr(logprobs, "content", None)
 
 
-def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], reasoning_content: bool) -> None:
+def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], settings: PluginSettings) -> None:
     """Wrap the classes that this process has loaded, each once. An engine core has loaded its grammars' backend alone.
 
     Args:
         is_ours: whether a parser class is one of this plugin's; every other's replies stay as they are.
         tokens_of: the vocabulary of a tokenizer.
-        reasoning_content: whether whole replies get it.
+        settings: whether whole replies get ``reasoning_content``, and whose prompts are used.
     """
-    complete = functools.partial(_complete, reasoning_content=reasoning_content)
+    complete = functools.partial(_complete, reasoning_content=settings.reasoning_content)
     wrappers: dict[str, Callable[[Any], Any]] = {
         "chat_completion_full_generator": functools.partial(_whole_chat, is_ours=is_ours, complete=complete),
         "chat_completion_stream_generator": _streamed_chat,
@@ -74,7 +77,11 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], rea
         "compile_grammar": on_grammars,
         "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of),
     }
+    if settings.prompts == "guide":
+        wrappers["_make_request_with_harmony"] = on_chat_prompts
     for module, owner, method in (*seams.SERVING, *seams.SERVING_WHERE_THERE):
+        if method not in wrappers:
+            continue
         serving = seams.loaded(module, owner)
         original = inspect.getattr_static(serving, method, None)
         if original is None or hasattr(original, _MARK) or method not in vars(serving):

@@ -61,12 +61,14 @@ class PluginSettings:
         limits: what replies are held to.
         markers: renamed markers, by kind; empty for Harmony's own.
         reasoning_content: send ``reasoning_content`` beside vLLM's ``reasoning``.
+        prompts: ``vllm``: gpt-oss's chat prompts are vLLM's; ``guide``: those of `harmony_plugin.prompts`.
     """
 
     options: Options = field(default_factory=lambda: Options(keep=False))
     limits: Limits = field(default_factory=Limits)
     markers: Mapping[str, str] = field(default_factory=dict)
     reasoning_content: bool = True
+    prompts: Literal["vllm", "guide"] = "vllm"
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,7 +98,10 @@ def parse_environment(environment: Mapping[str, str]) -> PluginSettings:
     switch = environment.get("HARMONY_REASONING_CONTENT", "1").strip().lower()
     if switch not in ("0", "1", "false", "true"):
         raise ValueError(f"HARMONY_REASONING_CONTENT={switch!r}: it is 1 or 0")
-    return PluginSettings(options, limits, markers, switch in ("1", "true"))
+    prompts: Any = environment.get("HARMONY_PROMPTS") or PluginSettings.prompts
+    if prompts not in ("vllm", "guide"):
+        raise ValueError(f"HARMONY_PROMPTS={prompts!r}: it is vllm or guide")
+    return PluginSettings(options, limits, markers, switch in ("1", "true"), prompts)
 
 
 def for_request(options: Options, changes: Any) -> Options:

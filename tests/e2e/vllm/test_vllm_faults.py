@@ -6,15 +6,17 @@ import asyncio
 from typing import Any
 
 import pytest
-from vllm_rig.faults import FAULTS, Fault
+from vllm_rig.faults import FAULTS, LIMITS, Fault
 from vllm_rig.replies import APIS, Api, Clients, comparable, gather_bounded
 from vllm_rig.server import Launch
+
+ALL = (*FAULTS, *LIMITS)
 
 
 @pytest.fixture(scope="module")
 def told(pool: Any) -> dict[tuple[str, Api, bool], Any]:
     url = pool.get(Launch()).url
-    keys = [(fault, api, stream) for fault in FAULTS for api in APIS for stream in (False, True)]
+    keys = [(fault, api, stream) for fault in ALL for api in APIS for stream in (False, True)]
 
     async def ask() -> list[Any]:
         async with Clients(url) as clients:
@@ -28,7 +30,7 @@ def told(pool: Any) -> dict[tuple[str, Api, bool], Any]:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("api", APIS)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", ALL, ids=lambda fault: fault.name)
 def test_native_fault_is_gone(fault: Fault, api: Api, stream: bool, told: Any) -> None:
     reply = told[fault.name, api, stream]
     if isinstance(reply, BaseException):

@@ -22,13 +22,16 @@ from vllm_rig.load import complaints, run_round
 from vllm_rig.replies import APIS, MODEL, QUESTION, Api, Clients, Script, comparable, encode, gather_bounded
 from vllm_rig.server import Launch
 
+from harmony_plugin.prompts import PromptOptions, render_prompt
+
 CASES = load()
 LAUNCH = Launch(
     flags=(
         *("--api-server-count", "2", "--stream-interval", "20", "--enable-scale-out"),
         *("--anthropic-disabled-thinking-effort", "none"),
     ),
-    environment=(("HARMONY_COMMENTARY", "reasoning"),),  # a setting must reach every process
+    # Settings must reach every process.
+    environment=(("HARMONY_COMMENTARY", "reasoning"), ("HARMONY_PROMPTS", "guide")),
     speculation='{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}',
 )
 
@@ -200,6 +203,26 @@ def test_derender_endpoint(server: Any, run: Any) -> None:
             assert wrong.status_code == 400, wrong.text
 
     run(work())
+
+
+def test_prompts_of_the_guide(server: Any, run: Any) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'}}
+    messages: list[Any] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "An umbrella?"},
+        {"role": "assistant", "content": "I look.", "reasoning_content": "The weather.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "Clear."},
+    ]
+    script = Script(tuple(encode(ANSWER)))
+
+    async def work() -> Any:
+        async with Clients(server.url) as clients:
+            return await clients.ask("chat", script, stream=False, tools=[WEATHER], messages=messages)
+
+    told = run(work())
+    options = PromptOptions(current_date="2026-01-01")
+    assert told.prompt_ids == render_prompt(messages, tools=[WEATHER], options=options)
+    assert told.fields == ("It is clear.", "No umbrella.", [])
 
 
 def test_the_example_of_ids_in_and_out(server: Any, tmp_path: Path) -> None:

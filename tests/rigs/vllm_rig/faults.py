@@ -29,6 +29,8 @@ class Fault:
     tools: tuple[Mapping[str, Any], ...] = (WEATHER,)
     stop: str | None = None
     no_calls: bool = False  # tool_choice "none"
+    budget: int | None = None  # of reasoning, under each API's own name for it
+    held: bool = False  # headers are held to the format
 
     @property
     def script(self) -> Script:
@@ -50,6 +52,12 @@ class Fault:
                 options["extra"] = {"stop": [self.stop]}
         if self.no_calls:
             options["tool_choice"] = {"type": "none"} if api == "messages" else "none"
+        if self.budget is not None:
+            thinking = {"type": "enabled", "budget_tokens": self.budget}
+            names = {"chat": "thinking_token_budget", "responses": "max_reasoning_tokens"}
+            options["extra"] = {"thinking": thinking} if api == "messages" else {names[api]: self.budget}
+        if self.held:
+            options["extra"] = {"chat_template_kwargs": {"harmony": {"headers": "constrain"}}}
         return options
 
 
@@ -176,5 +184,26 @@ FAULTS = (
         '{"city":"Rome"}<|call|>',
         reasoning="Let me think.",
         no_calls=True,
+    ),
+)
+
+#: What stock vLLM does not prevent on gpt-oss, and the plugin does where it is asked to.
+LIMITS = (
+    Fault(
+        "thinking-budget",
+        "a thinking budget (1,024 tokens here) is refused with a 400, or not kept",
+        f"<|channel|>analysis<|message|>{' word' * 1024} more<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>It is sunny.<|return|>",
+        reasoning=" word" * 1024,
+        content="It is sunny.",
+        budget=1024,
+    ),
+    Fault(
+        "undeclared-call-prevented",
+        "a header that names a tool which is not offered can be sampled (here `headers: constrain` is asked for)",
+        f"{ANALYSIS}<|start|>assistant<|channel|>commentary to=functions.look_up json<|message|>I look.<|return|>",
+        reasoning="Let me think.",
+        content="I look.",
+        held=True,
     ),
 )

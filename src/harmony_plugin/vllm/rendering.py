@@ -1,0 +1,53 @@
+"""Chat prompts for gpt-oss from `harmony_plugin.prompts` in place of vLLM's own, where the operator asks for them.
+
+Knows vLLM's chat requests by their fields' names. ``/v1/responses`` keeps vLLM's prompts: its tool loops render them
+anew from messages of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harmony_plugin import RequestError
+from harmony_plugin.prompts import PromptOptions, Prompts
+
+from . import seams
+
+__all__ = ["on_chat_prompts"]
+
+
+def on_chat_prompts(original: Any) -> Any:
+    """``OnlineRenderer._make_request_with_harmony``: a chat request to its messages and the engine's input."""
+
+    def render(self: Any, request: Any, should_include_tools: bool = True) -> Any:
+        # Parts and calls may come as iterators that can be read once.
+        request.messages = _plain(request.messages)
+        messages, inputs = original(self, request, should_include_tools)
+        if messages:  # else the request brought its ids along
+            tools = [tool.model_dump(exclude_none=True) for tool in request.tools or () if should_include_tools]
+            try:
+                inputs[0]["prompt_token_ids"] = _prompts().render(
+                    request.messages, tools=tools or None, reasoning_effort=request.reasoning_effort
+                )
+            except RequestError as error:
+                raise seams.load().ValidationError(error.message) from None
+        return messages, inputs
+
+    return render
+
+
+@functools.lru_cache(maxsize=1)
+def _prompts() -> Prompts:
+    return Prompts(PromptOptions(current_date=seams.load().start_date() or "today"))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(exclude_none=True)
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return [_plain(each) for each in value]
+    return value
