@@ -204,6 +204,7 @@ LIMITS = (
         f"{ANALYSIS}<|start|>assistant<|channel|>commentary to=functions.look_up json<|message|>I look.<|return|>",
         reasoning="Let me think.",
         content="I look.",
+        tools=(),
         held=True,
     ),
 )
