@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from feeding import encode
+from harmony_plugin.vllm import metrics
 
 from .asking import chat, one_by_one, responses, streamed, whole
 from .conftest import composed, o200k
@@ -18,14 +19,14 @@ CLEAN = "<|channel|>analysis<|message|>Let me see.<|end|><|start|>assistant" + C
 REPAIRED = "<|channel|>critic<|message|>No.<|channel|>final<|message|>Yes.<|return|>"
 
 
-def counters() -> dict[tuple[str, str], float]:
+def counters(*unless: str) -> dict[tuple[str, str], float]:
     """Every counter of ours that is not 0, by its name and its label."""
     return {
         (sample.name, "".join(sample.labels.values())): sample.value
         for metric in REGISTRY.collect()
         if metric.name.startswith("harmony_")
         for sample in metric.samples
-        if sample.name.endswith("_total") and sample.value
+        if sample.name.endswith("_total") and sample.name not in unless and sample.value
     }
 
 
@@ -43,7 +44,8 @@ WAYS: Mapping[str, Callable[[Any, Any, list[int]], object]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_counted(way: str) -> None:
+def test_what_is_counted(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "SHARE", 1)
     before = counters()
     for text in (CLEAN, CLEAN, REPAIRED):
         request = responses(["f"]) if way == "responses" else chat(["f"])
@@ -67,7 +69,7 @@ def test_what_is_counted(way: str) -> None:
 
 
 def test_a_reply_that_is_not_over_is_not_counted() -> None:
-    before, request = counters(), chat()
+    before, request = counters("harmony_splitting_seconds_total"), chat()
     parser = composed(gpt_oss=True)(o200k(), None)
     parser.parse_delta("", encode(CLEAN), request, [], finished=False)
-    assert counters() == before
+    assert counters("harmony_splitting_seconds_total") == before

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 from harmony_plugin import Delta, Field, Options, Started, Stream
@@ -240,8 +239,8 @@ class _Splits:
         self._splitter: Splitter | None = None
         self._segments: SegmentMaker | None = None
         self._feed: Any = None
+        self._feed_events: Any = None
         self._reasons = True
-        self._seconds = 0.0
         self._blocks: blocks.Blocks | None = None
         self._logprobs: list[Any] | None = None
         self._prompt: Sequence[int] | None = None
@@ -267,9 +266,7 @@ class _Splits:
         """A whole reply: a stream of one chunk."""
         splitter = self._open(request, self._prompt)
         logprobs = _logprobs_of(request, model_output_token_ids, splitter)
-        began = perf_counter()
-        delta = splitter.feed(model_output_token_ids) + splitter.finish()
-        self._seconds = perf_counter() - began
+        delta = metrics.timed(splitter.feed)(model_output_token_ids) + splitter.finish()
         if logprobs is not None:
             logprobs[:] = splitter.lined_up
         self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
@@ -290,9 +287,7 @@ class _Splits:
         feed = self._feed
         if feed is None:
             feed = self._begin(request, prompt_token_ids)
-        began = perf_counter()
         delta = feed(delta_token_ids)
-        self._seconds += perf_counter() - began
         if not finished:
             return delta_message(delta, self._reasons)
         splitter = self._splitter
@@ -346,7 +341,8 @@ class _Splits:
         splitter = self._splitter = self._open(request, prompt)
         self._reasons = self._reasoning_parser is not None and getattr(request, "include_reasoning", True)
         follows = getattr(request, "logprobs", False)
-        self._feed = functools.partial(self._feed_with_logprobs, request) if follows else splitter.feed
+        feed = functools.partial(self._feed_with_logprobs, request) if follows else splitter.feed
+        self._feed = metrics.timed(feed)
         return self._feed
 
     def _feed_with_logprobs(self, request: Any, ids: Sequence[int]) -> Delta:
@@ -362,7 +358,7 @@ class _Splits:
     def _end(self, splitter: Splitter) -> None:
         """A reply is whole: what is to be known of it besides its fields."""
         ended(splitter.cut_call)
-        metrics.count(splitter.stream, self._seconds)
+        metrics.count(splitter.stream)
         if self._blocks is not None:
             self._blocks.end(Ending(splitter.stream.finish_reason(), splitter.matched))
 
@@ -427,9 +423,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         assert splitter is not None
         assert self._segments is not None
         before = splitter.stream.reasoning_tokens
-        began = perf_counter()
-        events = splitter.feed_events(token_ids) if token_ids else []
-        self._seconds += perf_counter() - began
+        events = self._feed_events(token_ids) if token_ids else []
         segments = self._segments.make(events)
         return _vllm.ChunkResult(segments=segments, reasoning_token_count=splitter.stream.reasoning_tokens - before)
 
@@ -443,8 +437,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         before = splitter.stream.reasoning_tokens
         flushed = segments.make(splitter.finish_events())
         self.late_reasoning_tokens = splitter.stream.reasoning_tokens - before
-        metrics.count(splitter.stream, self._seconds)
-        self._seconds = 0.0
+        metrics.count(splitter.stream)
         return flushed
 
     def _plan(self, request: Any) -> Plan:
@@ -482,6 +475,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         self._segments = SegmentMaker(_vllm.Segment, keep_recipient)
         # The last prompt is not this turn's when tools run in between; vLLM's all end in <|start|>assistant.
         self._splitter = Splitter(None, plan, self._tokens.vocabulary)
+        self._feed_events = metrics.timed(self._splitter.feed_events)
 
 
 class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, name-defined]
