@@ -31,7 +31,10 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(envs, "VLLM_SYSTEM_START_DATE", "2026-01-02", raising=False)
     make = on_chat_prompts(OnlineRenderer._make_request_with_harmony)
-    renderer = SimpleNamespace(supports_browsing=False, supports_code_interpreter=False, renderer=None)
+    efforts = {"minimal": "high"}  # newer releases have a flag for it
+    renderer = SimpleNamespace(
+        supports_browsing=False, supports_code_interpreter=False, renderer=None, reasoning_effort_map=efforts
+    )
 
     def render(request: Any, *given: Any) -> Any:
         (made,) = make(renderer, request, *given)[1]
