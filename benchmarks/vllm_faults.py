@@ -19,11 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
-from vllm_rig.faults import FAULTS, LIMITS, Fault
+from vllm_rig.faults import ALL, Fault
 from vllm_rig.replies import APIS, Clients, Told, comparable, gather_bounded
 from vllm_rig.server import PARSERS, STOCK_PARSERS, Launch, running
 
-ALL = (*FAULTS, *LIMITS)
 Seen = dict[tuple[str, str, bool], Told | BaseException]
 
 

@@ -29,10 +29,9 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
 from vllm_rig.replies import QUESTION, encode
-from vllm_rig.server import MODEL, PARSERS, STOCK_PARSERS, Launch, Server, running
+from vllm_rig.server import MODEL, NGRAM, PARSERS, STOCK_PARSERS, Launch, Server, running
 
 SERVERS = {"no parser": (), "stock": STOCK_PARSERS, "plugin": PARSERS}
-SPECULATION = '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}'
 SENTENCE = " The sun came out over Rome, and by noon it was 31 degrees in the shade."
 
 
@@ -95,7 +94,7 @@ def main() -> None:
             print(f"starting vllm serve ({name}) ...", file=sys.stderr)
             launch = Launch(parsers=parsers, max_model_len=max(4096, arguments.tokens + 256))
             if arguments.recipe:
-                launch = replace(launch, flags=("--stream-interval", "20"), speculation=SPECULATION)
+                launch = replace(launch, flags=("--stream-interval", "20"), speculation=NGRAM)
             servers[name] = stack.enter_context(running(launch, logs / f"{name.replace(' ', '-')}.log"))
             asyncio.run(measure(servers[name], arguments.streams, ids[:100], arguments.api))  # warm
         for number in range(arguments.rounds):

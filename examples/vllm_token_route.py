@@ -28,7 +28,8 @@ def chunks(url: str, model: str, prompt: list[int]) -> Iterator[list[int]]:
 
 
 def main() -> None:
-    url, question = [*sys.argv[1:], *("http://127.0.0.1:8000", "What is 2 + 2?")[len(sys.argv) - 1 :]]
+    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
+    question = sys.argv[2] if len(sys.argv) > 2 else "What is 2 + 2?"
     model = httpx.get(f"{url}/v1/models").raise_for_status().json()["data"][0]["id"]
     prompt = render_prompt([{"role": "user", "content": question}])
     stream = Stream(prompt)

@@ -66,14 +66,12 @@ def register() -> None:
                 "no reply by the plugin, and may refuse the parser 'harmony'. Serve with VLLM_USE_RUST_FRONTEND=0, or "
                 "without --reasoning-parser harmony and --tool-call-parser harmony."
             )
-        from . import seams, settings
+        from . import constraints, seams, settings
 
         limits = settings.from_environment().limits
         seams.load()
         seams.check_serving()
-        from .constraints import check
-
-        check(limits)
+        constraints.check(limits)
 
 
 @functools.lru_cache(maxsize=1)

@@ -176,7 +176,6 @@ def _told(structured: Any) -> dict[str, Any]:
 def on_sampling_params(original: Any) -> Any:
     """``SamplingParams.verify``, where vLLM finds out whether its grammar backend takes what a request asks for."""
 
-    @functools.wraps(original)
     def verify(self: Any, *args: Any, **kwargs: Any) -> Any:
         note = (self.extra_args or {}).pop(NOTE, None)
         if note is None:
@@ -231,7 +230,6 @@ def on_grammars(original: Any) -> Any:
     grammar would forbid the marker that it asks for, because of one compiled before it.
     """
 
-    @functools.wraps(original)
     def compile_grammar(self: Any, request_type: Any, grammar_spec: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(grammar_spec, str) and _OF_TOKENS.search(grammar_spec):
             # Two threads may each make one: either does.

@@ -311,21 +311,22 @@ class _Splits:
     def classify_token_phases(self, token_ids: Sequence[int]) -> Any:
         """What the tokens of a reply were for, for vLLM's metrics, where it asks. A pass of its own."""
         plan = Plan((), self._options, frozenset({"content", "reasoning", "tool_call"}), NO_STOP)
-        splitter = Splitter(self._prompt, plan, self._tokens.vocabulary, follow=True)
-        splitter.follow(range(len(token_ids)))
-        splitter.feed(token_ids)
-        splitter.finish()
+        splitter = self._followed(token_ids, plan)
         reasoning, content = splitter.stream.reasoning_tokens, len(splitter.lined_up)
         rest = len(token_ids) - reasoning - content
         return _vllm.TokenPhaseCounts(reasoning=reasoning, content=content, unclassified=rest)
 
     def content_places(self, token_ids: Sequence[int], request: Any) -> list[int]:
         """Places of the ids that a whole reply's content came from. A pass of its own."""
-        splitter = Splitter(self._prompt, self._plan(request), self._tokens.vocabulary, follow=True)
+        return self._followed(token_ids, self._plan(request)).lined_up
+
+    def _followed(self, token_ids: Sequence[int], plan: Plan) -> Splitter:
+        """A whole reply, split with each id followed to the content."""
+        splitter = Splitter(self._prompt, plan, self._tokens.vocabulary, follow=True)
         splitter.follow(range(len(token_ids)))
         splitter.feed(token_ids)
         splitter.finish()
-        return splitter.lined_up
+        return splitter
 
     def cuts_a_call(self, token_ids: Sequence[int], request: Any) -> bool:
         """Whether a stop string ends a whole reply inside a call's arguments. A pass of its own."""

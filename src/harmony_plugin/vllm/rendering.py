@@ -28,10 +28,10 @@ def on_chat_prompts(original: Any) -> Any:
         if messages:  # else the request brought its ids along
             effort = request.reasoning_effort
             effort = (getattr(self, "reasoning_effort_map", None) or {}).get(effort, effort)
-            tools = [tool.model_dump(exclude_none=True) for tool in request.tools or () if should_include_tools]
+            tools = _plain(request.tools) if should_include_tools else None
             try:
                 inputs[0]["prompt_token_ids"] = _prompts().render(
-                    request.messages, tools=tools or None, reasoning_effort=effort
+                    request.messages, tools=tools, reasoning_effort=effort
                 )
             except RequestError as error:
                 raise seams.load().ValidationError(error.message) from None

@@ -6,11 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from vllm_rig.faults import FAULTS, LIMITS, Fault
+from vllm_rig.faults import ALL, Fault
 from vllm_rig.replies import APIS, Api, Clients, comparable, gather_bounded
 from vllm_rig.server import Launch
-
-ALL = (*FAULTS, *LIMITS)
 
 
 @pytest.fixture(scope="module")

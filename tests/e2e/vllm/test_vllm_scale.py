@@ -20,7 +20,7 @@ from vllm_rig.examples import ANSWER, run_example
 from vllm_rig.faults import WEATHER
 from vllm_rig.load import complaints, run_round
 from vllm_rig.replies import APIS, MODEL, QUESTION, Api, Clients, Script, comparable, encode, gather_bounded
-from vllm_rig.server import Launch
+from vllm_rig.server import NGRAM, Launch
 
 from harmony_plugin.prompts import PromptOptions, render_prompt
 
@@ -32,7 +32,7 @@ LAUNCH = Launch(
     ),
     # Settings must reach every process.
     environment=(("HARMONY_COMMENTARY", "reasoning"), ("HARMONY_PROMPTS", "guide")),
-    speculation='{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}',
+    speculation=NGRAM,
 )
 
 

@@ -208,3 +208,5 @@ LIMITS = (
         held=True,
     ),
 )
+
+ALL = (*FAULTS, *LIMITS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
 
 RETURN = 200_002
+WINDOW = 64  # how far a script is looked through for a token that is allowed
 FORCED = 1e6  # far above any logit of a random model, so temperature does not matter; below what vLLM itself forces
 
 
@@ -35,6 +36,15 @@ def script_of(params: SamplingParams) -> Sequence[int] | None:
     """The script that a request carries, or None."""
     extra: dict[str, Any] = params.extra_args or {}
     return extra.get(f"script_{params.seed}") or extra.get("script")
+
+
+def force(logits: torch.Tensor, script: Sequence[int], place: int) -> int | None:
+    """Have the script's next token sampled, or the next that is allowed: how many were passed over; None: all."""
+    for passed, token in enumerate((*script[place : place + WINDOW], RETURN)):
+        if logits[token] > float("-inf"):
+            logits[token] = FORCED
+            return passed
+    return None
 
 
 class _Turn:
@@ -47,14 +57,9 @@ class _Turn:
         self.passed_over = 0
 
     def force(self, logits: torch.Tensor) -> None:
-        position = len(self.said) + self.passed_over
-        for token in (*self.script[position : position + 64], RETURN):
-            if logits[token] > float("-inf"):
-                logits[token] = FORCED
-                return
-            self.passed_over += 1
+        passed = force(logits, self.script, len(self.said) + self.passed_over)
         # Nothing scripted is allowed here: the grammar and the model settle this token; go on from the same place.
-        self.passed_over = position - len(self.said) - 1
+        self.passed_over += -1 if passed is None else passed
 
 
 class ScriptedTokens(LogitsProcessor):

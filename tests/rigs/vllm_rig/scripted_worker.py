@@ -13,9 +13,7 @@ from typing import Any
 
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from .scripted_tokens import FORCED, RETURN, script_of
-
-WINDOW = 64
+from .scripted_tokens import WINDOW, force, script_of
 
 
 def behind(script: Sequence[int], place: int, said: Sequence[int]) -> int:
@@ -24,14 +22,6 @@ def behind(script: Sequence[int], place: int, said: Sequence[int]) -> int:
         ahead = script[place : place + WINDOW]
         place += ahead.index(token) + 1 if token in ahead else 0
     return place
-
-
-def force(row: Any, wishes: Sequence[int]) -> None:
-    """Have the first of the tokens sampled that the row allows."""
-    for token in wishes:
-        if row[token] > float("-inf"):
-            row[token] = FORCED
-            return
 
 
 class ScriptedWorker(CPUWorker):  # type: ignore[misc]
@@ -59,7 +49,7 @@ class ScriptedWorker(CPUWorker):  # type: ignore[misc]
                     places[request] = len(said), at
                     first = row - place  # a request has a row more than drafts
                     for ahead in range(count + 1):
-                        force(logits[row + ahead], (*script[at : at + WINDOW], RETURN))
+                        force(logits[row + ahead], script, at)
                         if ahead < count:
                             at = behind(script, at, [int(drafts.draft_token_ids[first + ahead])])
                 row += count + 1

@@ -33,6 +33,8 @@ STOCK_PARSERS = ("--reasoning-parser", "openai_gptoss", "--tool-call-parser", "o
 #: How scripts come to be said.
 SAYING = ("--logits-processors", "vllm_rig.scripted_tokens:ScriptedTokens")
 SPECULATING = ("--worker-cls", "vllm_rig.scripted_worker.ScriptedWorker")
+#: Drafts from what was said before.
+NGRAM = '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 4, "prompt_lookup_min": 1}'
 
 
 class ServerFailed(Exception):
