@@ -52,7 +52,8 @@ PUBLIC: dict[str, str | None] = {
     "Options": "(*, strict: 'bool' = False, commentary: 'Target' = 'content', channels: 'Mapping[str, Target]' = "
     "<factory>, dialect: 'Dialect' = <factory>, arguments: \"Literal['verbatim', 'repair']\" = 'verbatim', "
     "keep: 'bool' = True, builtin_tools: \"Literal['auto', 'hide', 'tool_calls']\" = 'auto', "
-    "tool_choice: \"Literal['auto', 'none']\" = 'auto') -> None",
+    "tool_choice: \"Literal['auto', 'none']\" = 'auto', enabled: 'bool' = True, "
+    "output: 'Output' = 'openai_tool_calls', reasoning: \"Literal['keep', 'drop']\" = 'keep') -> None",
     "Reply": "(reasoning_content: 'str | None', content: 'str | None', tool_calls: 'tuple[ToolCall, ...]', "
     "messages: 'tuple[Message, ...]', issues: 'tuple[Issue, ...]', reasoning_tokens: 'int | None')",
     "RequestError": "(message: 'str', param: 'str | None' = None, code: 'str | None' = None, "

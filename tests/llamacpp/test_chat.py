@@ -104,7 +104,7 @@ def test_openais_own_types_accept_what_is_sent(say: Any) -> None:
 def test_reasoning_content_can_be_left_out(llama: Any) -> None:
     ids = ids_of(REASONED)
     handler = HarmonyChatHandler(
-        reasoning_content=False, logits_processors=lambda prompt, fields: [Script(ids, len(prompt))]
+        reasoning_names=["reasoning"], logits_processors=lambda prompt, fields: [Script(ids, len(prompt))]
     )
     message = message_of(handler(llama=llama, messages=[USER]))
     assert message == {"role": "assistant", "content": "Hello!", "reasoning": "Think, 你好🦀."}

@@ -51,12 +51,12 @@ def said(script: list[int], grammar: Any = None) -> str:
     """What a model says that means to say ``script``, with the processor in its way; once out of the way it goes on
     with a final message."""
     torch = pytest.importorskip("torch")
+    from harmony_plugin.settings import Settings
     from harmony_plugin.vllm.loops import _Reply
-    from harmony_plugin.vllm.settings import PluginSettings
     from harmony_plugin.vllm.tokenizers import tokens_of
 
     final, commentary = encode("final"), encode("commentary")
-    processor = _Reply(tokens_of(o200k(), PluginSettings()), encode("assistant"), final + commentary)
+    processor = _Reply(tokens_of(o200k(), Settings()), encode("assistant"), final + commentary)
     output: list[int] = []
     rest = iter([*encode("<|message|>Enough.<|return|>")])
     for token in script:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harmony_plugin.settings import Settings
 from harmony_plugin.vllm import UnsupportedVLLM, seams
 
 from .asking import chat
@@ -192,49 +193,30 @@ def test_a_missing_seam_is_one_clear_error_at_start_up() -> None:
     assert "UnsupportedVLLM: harmony-plugin cannot work with vLLM" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("HARMONY_COMMENTARY", "nowhere"),
-        ("HARMONY_CHANNELS", "critic"),
-        ("HARMONY_ARGUMENTS", "guess"),
-        ("HARMONY_MARKERS", '{"begin": "<b>"}'),
-        ("HARMONY_MARKERS", "no json"),
-        ("HARMONY_REASONING_CONTENT", "perhaps"),
-        ("HARMONY_HEADERS", "held"),
-        ("HARMONY_MAX_REASONING_TOKENS", "-1"),
-    ],
-)
-def test_a_wrong_setting_is_an_error_at_start_up(name: str, value: str) -> None:
-    from harmony_plugin.vllm.settings import parse_environment
-
-    with pytest.raises(ValueError, match="HARMONY_"):
-        parse_environment({name: value})
-
-
-def test_settings_from_the_environment() -> None:
-    from harmony_plugin.vllm.settings import parse_environment
-
-    settings = parse_environment(
-        {
-            "HARMONY_COMMENTARY": "reasoning",
-            "HARMONY_CHANNELS": "critic=reasoning, sketch=drop",
-            "HARMONY_ARGUMENTS": "repair",
-            "HARMONY_BUILTIN_TOOLS": "tool_calls",
-            "HARMONY_MARKERS": '{"start": "<|im_start|>"}',
-            "HARMONY_REASONING_CONTENT": "0",
-            "HARMONY_HEADERS": "constrain",
-            "HARMONY_MAX_REASONING_TOKENS": "500",
-        }
+def test_a_wrong_setting_is_an_error_at_start_up() -> None:
+    code = "from harmony_plugin.vllm import register; register()"
+    done = run(code, "--reasoning-parser", "harmony", HARMONY_COMMENTARY="nowhere")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == (
+        "ValueError: HARMONY_COMMENTARY='nowhere': it is one of content, reasoning, drop"
     )
-    assert settings.options.commentary == "reasoning"
-    assert dict(settings.options.channels) == {"critic": "reasoning", "sketch": "drop"}
-    assert settings.options.arguments == "repair"
-    assert settings.options.builtin_tools == "tool_calls"
-    assert settings.markers == {"start": "<|im_start|>"}
-    assert not settings.reasoning_content
-    assert (settings.limits.headers, settings.limits.max_reasoning_tokens) == ("constrain", 500)
-    assert parse_environment({}).reasoning_content
+
+
+def test_settings_that_vllms_prompts_cannot_say() -> None:
+    from harmony_plugin.vllm.settings import guided
+
+    assert not guided(Settings())
+    assert guided(Settings(prompts="guide"))
+    assert guided(Settings(current_date="none"))
+    with pytest.raises(ValueError, match="HARMONY_MODEL_IDENTITY needs HARMONY_PROMPTS=guide"):
+        guided(Settings(model_identity="I", prompts="vllm"))
+
+
+def test_limits_of_the_server() -> None:
+    from harmony_plugin.vllm.settings import Limits, limits_of_server
+
+    assert limits_of_server(Settings()) == Limits("free", None)
+    assert limits_of_server(Settings(headers="constrain", max_reasoning_tokens=500)) == Limits("constrain", 500)
 
 
 def test_headers_that_cannot_be_held_are_an_error_at_start_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,12 +59,3 @@ def test_what_cannot_be_rendered_is_the_clients_mistake(rendered: Any) -> None:
     request = chat(messages=[{"role": "user", "content": [picture]}])
     with pytest.raises(seams.load().ValidationError, match=r"messages\[0\]"):
         rendered(request)
-
-
-def test_it_is_asked_for_by_a_setting() -> None:
-    from harmony_plugin.vllm.settings import parse_environment
-
-    assert parse_environment({}).prompts == "vllm"
-    assert parse_environment({"HARMONY_PROMPTS": "guide"}).prompts == "guide"
-    with pytest.raises(ValueError, match="HARMONY_PROMPTS='mine': it is vllm or guide"):
-        parse_environment({"HARMONY_PROMPTS": "mine"})

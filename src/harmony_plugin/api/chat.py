@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from ..core import Ended, Event, Joiner, Reply, RequestError, Started, Text, ToolCallDelta
 from ..prompts import custom_input
+from .defaults import REASONING_NAMES
 from .errors import error_body
 from .reply import Ending, Piece, TokenLogprob, Usage, Writer
 
@@ -28,8 +29,8 @@ class ChatWriter(Writer):
         custom: names of custom tools, whose calls hold text.
         logprobs: whether log probabilities were asked for.
         include_usage: whether a stream tells its usage.
-        reasoning_content: send `reasoning_content` beside `reasoning`, the names that clients of DeepSeek's API and of
-            vLLM read.
+        reasoning_names: the fields that reasoning goes out in: `reasoning_content`, as DeepSeek's API has it, and
+            `reasoning`, as vLLM has it.
     """
 
     def __init__(
@@ -39,12 +40,12 @@ class ChatWriter(Writer):
         custom: Container[str] = frozenset(),
         logprobs: bool = False,
         include_usage: bool = False,
-        reasoning_content: bool = True,
+        reasoning_names: Sequence[str] = REASONING_NAMES,
     ) -> None:
         self._custom = custom
         self._logprobs = logprobs
         self._include_usage = include_usage
-        self._reasoning_content = reasoning_content
+        self._reasoning_names = reasoning_names
         self.identifier = f"chatcmpl-{uuid.uuid4().hex}"
         self._head = {"id": self.identifier, "created": int(time.time()), "model": model}
         self._choices: dict[int, _Choice] = {}
@@ -58,6 +59,8 @@ class ChatWriter(Writer):
                     function = call.pop("function")
                     text = custom_input(function["arguments"])
                     call |= {"type": "custom", "custom": {"name": function["name"], "input": text}}
+            if ending is not None and ending.told is not None:
+                message["harmony"] = ending.told
             entries = _logprobs(logprobs) if self._logprobs else None
             choices.append({"index": index, "message": message, "logprobs": entries, **_done(ending)})
         told = {"choices": choices, "usage": usage.to_openai(), **_timings(usage)}
@@ -76,7 +79,8 @@ class ChatWriter(Writer):
         if delta or piece.logprobs:
             yield self._chunk(piece.index, delta, logprobs=_logprobs(piece.logprobs) if piece.logprobs else None)
         if piece.ending is not None:
-            yield self._chunk(piece.index, {}, **_done(piece.ending))
+            told = piece.ending.told
+            yield self._chunk(piece.index, {} if told is None else {"harmony": told}, **_done(piece.ending))
 
     def finish(self, usage: Usage) -> Iterator[Json]:
         if self._include_usage:
@@ -88,9 +92,8 @@ class ChatWriter(Writer):
 
     def _named(self, fields: Json) -> Json:
         if "reasoning_content" in fields:
-            fields["reasoning"] = fields["reasoning_content"]
-            if not self._reasoning_content:
-                del fields["reasoning_content"]
+            reasoning = fields.pop("reasoning_content")
+            fields |= dict.fromkeys(self._reasoning_names, reasoning)
         return fields
 
     def _chunk(

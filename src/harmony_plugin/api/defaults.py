@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Defaults"]
+__all__ = ["REASONING_NAMES", "Defaults"]
+
+#: The fields of a chat message that clients read reasoning from.
+REASONING_NAMES = ("reasoning", "reasoning_content")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Defaults:
         reasoning_effort: a key of `REASONING_EFFORTS`; None: the prompt options' value.
         headers: `constrain`: only well-formed Harmony headers, of messages that the request allows, can be sampled;
             `free`: whatever the model writes (a request that needs constraints has them all the same).
+        max_reply_tokens: most tokens of a reply, whatever a request asks for; None: no bound.
+        max_tokens_before_final: tokens without an answer or a call begun, after which a reply is ended; None: no bound.
+        max_seconds_before_final: seconds of generating, likewise.
+        stop: stop strings beside those of a request.
     """
 
     temperature: float = 1.0
@@ -48,3 +55,7 @@ class Defaults:
     max_reasoning_tokens: int | None = None
     reasoning_effort: str | None = None
     headers: Literal["constrain", "free"] = "constrain"
+    max_reply_tokens: int | None = None
+    max_tokens_before_final: int | None = None
+    max_seconds_before_final: float | None = None
+    stop: tuple[str, ...] = ()

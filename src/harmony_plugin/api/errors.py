@@ -9,10 +9,18 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from ..core import RequestError
+from ..core import HarmonyParseError, RequestError
 from .request import ContextOverflow
 
-__all__ = ["Busy", "ClientGone", "ThreadsUnsupported", "Unauthorized", "error_body", "from_validation"]
+__all__ = [
+    "Busy",
+    "ClientGone",
+    "MalformedOutput",
+    "ThreadsUnsupported",
+    "Unauthorized",
+    "error_body",
+    "from_validation",
+]
 
 # OpenAI's and Anthropic's names for what a status means.
 OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -32,6 +40,13 @@ class Busy(RequestError):
     def __init__(self, retry_after: int) -> None:
         super().__init__("The server is busy: too many requests are waiting.", None, "queue_full", 429)
         self.retry_after = retry_after
+
+
+class MalformedOutput(RequestError):
+    """The model's output was malformed, and the settings are strict."""
+
+    def __init__(self, error: HarmonyParseError) -> None:
+        super().__init__(f"The model's output was malformed: {error}", None, error.code, 422)
 
 
 class Unauthorized(RequestError):

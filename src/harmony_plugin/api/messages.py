@@ -40,6 +40,8 @@ PASSED_ON = {
     "stop_sequences": "stop",
 }
 BLOCKS = {"reasoning": "thinking", "content": "text"}
+#: What a stream tells of a message at its end.
+ENDS = ("stop_reason", "stop_sequence", "harmony")
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -347,6 +349,8 @@ class MessageWriter(Writer):
             self.message["stop_reason"] = STOP_REASONS[piece.ending.finish_reason]
             if piece.ending.stop_string is not None:
                 self.message |= {"stop_reason": "stop_sequence", "stop_sequence": piece.ending.stop_string}
+            if piece.ending.told is not None:
+                self.message["harmony"] = piece.ending.told
 
     def close(self) -> Iterator[Json]:
         """The events that end the block being written, if there is one."""
@@ -370,7 +374,7 @@ class MessageWriter(Writer):
         self.message["usage"] = usage.to_anthropic()
         yield {
             "type": "message_delta",
-            "delta": {"stop_reason": self.message["stop_reason"], "stop_sequence": self.message["stop_sequence"]},
+            "delta": {name: self.message[name] for name in ENDS if name in self.message},
             "usage": self.message["usage"],
         }
         yield {"type": "message_stop"}

@@ -36,10 +36,11 @@ def _token(piece: bytes, logprob: float) -> dict[str, Any]:
 
 
 class Ending(NamedTuple):
-    """How a choice ended. ``stop_string``: the one that did it."""
+    """How a choice ended. ``stop_string``: the one that did it. ``told``: what debugging shows of it (`api.debug`)."""
 
     finish_reason: Literal["length", "tool_calls", "stop"]
     stop_string: str | None = None
+    told: dict[str, Any] | None = None
 
 
 class Piece(NamedTuple):

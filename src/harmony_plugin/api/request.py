@@ -90,6 +90,8 @@ class ChatRequest:
     max_reasoning_tokens: int | None
     parallel: bool | None
     max_tokens: int | None
+    max_tokens_before_final: int | None
+    max_seconds_before_final: float | None
     stop: tuple[str, ...]
     seed: int | None
     sampling: Mapping[str, Any]
@@ -151,7 +153,9 @@ class ChatRequest:
             max_reasoning_tokens=defaults.max_reasoning_tokens if budget is None else budget,
             parallel=given.flag("parallel_tool_calls"),
             max_tokens=_limit(given, defaults),
-            stop=_stop(fields.get("stop")),
+            max_tokens_before_final=defaults.max_tokens_before_final,
+            max_seconds_before_final=defaults.max_seconds_before_final,
+            stop=tuple(dict.fromkeys((*_stop(fields.get("stop")), *defaults.stop))),
             seed=defaults.seed if seed is None else seed,
             sampling=_sampling(given, defaults),
             logit_bias=_logit_bias(fields.get("logit_bias")),
@@ -324,7 +328,8 @@ def _limit(given: Fields, defaults: Defaults) -> int | None:
         # llama-cpp-python's convention for "as many as fit".
         if limit is not None and limit <= 0:
             limit = None
-    return limit
+    most = defaults.max_reply_tokens
+    return limit if most is None else min(limit or most, most)
 
 
 def _stop(stop: Any) -> tuple[str, ...]:

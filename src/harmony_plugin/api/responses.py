@@ -431,6 +431,8 @@ class ResponseWriter(Writer):
         else:
             self.response["completed_at"] = int(time.time())
         self.response["usage"] = usage.to_responses()
+        if self._ending is not None and self._ending.told is not None:
+            self.response["harmony"] = self._ending.told
         yield self._event("response.incomplete" if incomplete else "response.completed", response=self._snapshot())
 
     def fail(self, error: RequestError) -> Iterator[Json]:

@@ -10,12 +10,13 @@ from .errors import HarmonyError, RequestError
 from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .header import spellings
 from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
-from .options import Options, Target
+from .options import Options, Output, Target
 from .routing import tool_names
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
+from .waiting import Wait
 from .words import BUILTIN_NAMESPACES, BUILTIN_RECIPIENTS, CHANNELS
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Joiner",
     "Message",
     "Options",
+    "Output",
     "Reply",
     "RequestError",
     "Special",
@@ -51,6 +53,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Vocabulary",
+    "Wait",
     "harmony_encoding",
     "harmony_library",
     "harmony_vocabulary",

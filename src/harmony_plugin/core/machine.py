@@ -33,7 +33,7 @@ from .issues import Code
 from .tokens import CALL, CHANNEL, CONSTRAIN, END, INVALID, RESERVED, RETURN, START, TEXT, UNKNOWN, Token
 from .words import TYPES, is_mark
 
-__all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine"]
+__all__ = ["BODY_TEXT", "CLOSE", "ISSUE", "OPEN", "Machine", "Verbatim"]
 
 OPEN, BODY_TEXT, CLOSE, ISSUE = range(4)
 HEADER, BODY, LOOSE = range(3)
@@ -541,3 +541,17 @@ _TABLE: dict[int, tuple[_Move, ...]] = {
         end=_M._end_in_loose,
     ),
 }
+
+
+class Verbatim(Machine):
+    """In place of the machine where nothing is to be split: one message, in which markers are text."""
+
+    def feed(self, tokens: Iterable[Token]) -> None:
+        for kind, text, offset, ids in tokens:
+            if self.state != BODY:
+                self.state = BODY
+                self._events.append((OPEN, Header(), 0))
+            if kind in (UNKNOWN, INVALID):
+                self._issue(_NOTES[kind], offset, text)
+            else:
+                self._events.append((BODY_TEXT, text, ids))

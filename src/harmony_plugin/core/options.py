@@ -8,10 +8,12 @@ from typing import Literal, get_args
 
 from .dialect import Dialect, FrozenDict
 
-__all__ = ["Options", "Target"]
+__all__ = ["Options", "Output", "Target"]
 
 #: Where a channel's text goes.
 Target = Literal["content", "reasoning", "drop"]
+#: What becomes of tool calls.
+Output = Literal["openai_tool_calls", "final_only", "final_plus_tools_text"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -37,6 +39,10 @@ class Options:
             model goes on), else as ``hide``. ``hide``: reasoning where they stand on the analysis channel, else in an
             issue. ``tool_calls``: always a tool call, for hosts that run them.
         tool_choice: ``none`` drops every call with an issue, as the client asked for none.
+        enabled: False splits nothing: the whole output is content, markers and all.
+        output: ``openai_tool_calls``; ``final_only`` leaves calls out, with an issue; ``final_plus_tools_text`` writes
+            them into the content, as ``get_weather({"city": "Rome"})``.
+        reasoning: ``drop`` leaves reasoning out, with an issue that holds it; its tokens are counted all the same.
 
     Raises:
         ValueError: a value that is not one of these.
@@ -50,6 +56,9 @@ class Options:
     keep: bool = True
     builtin_tools: Literal["auto", "hide", "tool_calls"] = "auto"
     tool_choice: Literal["auto", "none"] = "auto"
+    enabled: bool = True
+    output: Output = "openai_tool_calls"
+    reasoning: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
         targets = get_args(Target)
@@ -58,6 +67,8 @@ class Options:
             ("arguments", self.arguments, ("verbatim", "repair")),
             ("builtin_tools", self.builtin_tools, ("auto", "hide", "tool_calls")),
             ("tool_choice", self.tool_choice, ("auto", "none")),
+            ("output", self.output, get_args(Output)),
+            ("reasoning", self.reasoning, ("keep", "drop")),
             *((f"channels[{channel!r}]", target, targets) for channel, target in self.channels.items()),
         ):
             if value not in allowed:
@@ -72,8 +83,8 @@ class Options:
         )
 
     def __hash__(self) -> int:
-        rest = (self.strict, self.commentary, self.arguments, self.keep, self.builtin_tools, self.tool_choice)
-        return hash((rest, self.dialect, tuple(sorted(self.channels.items()))))
+        values = (getattr(self, field.name) for field in fields(self) if field.name != "channels")
+        return hash((*values, tuple(sorted(self.channels.items()))))
 
 
 _DEFAULTS = Options()

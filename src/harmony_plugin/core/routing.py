@@ -18,11 +18,13 @@ __all__ = ["Route", "Router", "tool_names"]
 
 
 class Route(NamedTuple):
-    """Where a message goes. ``name``: the tool's. ``issue``: a code to report, with the body if ``field`` is None."""
+    """Where a message goes. ``name``: the tool's; with ``field`` content, a call that is written there. ``issue``: a
+    code to report, with the body if ``field`` is None. ``shown``: False where a setting drops what was meant for it."""
 
     field: Field | None
     name: str | None = None
     issue: Code | None = None
+    shown: bool = True
 
 
 _REASONING = Route("reasoning")
@@ -69,6 +71,12 @@ class Router:
 
     def route(self, header: Header) -> Route:
         """The field of the message that ``header`` opens."""
+        route = self._routed(header)
+        if route.field == "reasoning" and self._options.reasoning == "drop":
+            return route._replace(shown=False)
+        return route
+
+    def _routed(self, header: Header) -> Route:
         if header.target == "issue":
             return Route(None, None, "missing_message")
         if header.target is not None:
@@ -94,10 +102,11 @@ class Router:
         return None
 
     def _call(self, name: str, issue: Code | None = None) -> Route:
-        if self._options.tool_choice == "none":
+        options = self._options
+        if options.tool_choice == "none" or options.output == "final_only":
             return Route(None, None, "dropped_call")
         self._asked[name] = self._asked.get(name, 0) + 1
-        return Route("tool_call", name, issue)
+        return Route("tool_call" if options.output == "openai_tool_calls" else "content", name, issue)
 
     def _recipient(self, header: Header, recipient: str) -> Route:
         name = self.declared(recipient)

@@ -16,7 +16,7 @@ from .events import Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .header import Header
 from .issues import BY_SETTING, Code, HarmonyParseError, Issue
 from .lexer import IdLexer, TextLexer
-from .machine import BODY_TEXT, CLOSE, OPEN, Machine
+from .machine import BODY_TEXT, CLOSE, OPEN, Machine, Verbatim
 from .options import Options
 from .routing import Route, Router, tool_names
 from .shortcut import NO_PIECES, TokenPath
@@ -106,6 +106,8 @@ class Stream(TokenPath):
         "_records",
         "_route",
         "_router",
+        "_shown",
+        "_written",
     )
 
     def __init__(
@@ -118,7 +120,7 @@ class Stream(TokenPath):
         super().__init__()
         self._options = options = _DEFAULTS if options is None else options
         names = tool_names(tools)
-        self._machine = Machine(tuple(options.channels), names or ())
+        self._machine = Machine(tuple(options.channels), names or ()) if options.enabled else Verbatim()
         self._router = Router(names, options)
         self._decode = decode
         self._lexer: IdLexer | TextLexer | None = None
@@ -135,6 +137,10 @@ class Stream(TokenPath):
         # The message that is open.
         self._open = False
         self._field: Field | None = None
+        # Its field, as the client sees it: None where a setting drops its text.
+        self._shown: Field | None = None
+        # Whether it is a call that is written into the content.
+        self._written = False
         self._header = Header()
         self._route = Route(None)
         self._call: ToolCallDelta | None = None
@@ -147,7 +153,7 @@ class Stream(TokenPath):
         # The ids that may take the short cut, with their text.
         self._plain = NO_PIECES
         self._append: Callable[[str], object] = self._parts.append
-        if prompt is not None and len(prompt):
+        if prompt is not None and len(prompt) and options.enabled:
             self._prime(prompt)
 
     # In
@@ -230,7 +236,7 @@ class Stream(TokenPath):
     def _next(self) -> Mapping[int, str]:
         """The ids that may take the short cut now."""
         lexer = self._lexer
-        if self._open and self._field and lexer and not lexer.holding and self._held is None:
+        if self._open and self._shown and lexer and not lexer.holding and self._held is None:
             return self._plain
         return NO_PIECES
 
@@ -394,13 +400,15 @@ class Stream(TokenPath):
         self._header = header
         self._route = route = self._router.route(header)
         self._field = field = route.field
+        self._shown = shown = field if route.shown else None
         self._open = True
         self._body_at, self._body_ids = offset, 0
         # What the reply or an issue wants is kept; arguments are looked at as a whole once they end.
         self._parts = []
-        self._append = self._parts.append if field is None or self._options.keep or self._options.strict else _forget
+        self._append = self._parts.append if shown is None or self._options.keep or self._options.strict else _forget
         self._held = None
         self._call = None
+        self._written = field == "content" and route.name is not None
         if field == "tool_call":
             self._call = ToolCallDelta(self._calls, _call_id(), route.name)
             self._calls += 1
@@ -408,16 +416,20 @@ class Stream(TokenPath):
         if field is not None and route.issue:
             self._issue(route.issue, offset, header.channel or "" if route.issue == "unknown_channel" else "")
         if out is not None:
-            if field is not None:
-                self._aim_path(field, self._calls - 1, self._append)
-            out.append(Started(field, self._message("", True), self._call))
+            if shown is not None:
+                self._aim_path(shown, self._calls - 1, self._append)
+            out.append(Started(shown, self._message("", True), self._call))
+        if self._written:
+            self._text(f"{route.name}(", 0, out)
+            self._held = []
 
     def _text(self, text: str, ids: int, out: list[Event] | None) -> None:
         self._body_ids += ids
         if not text:
             return
-        self._append(text)
-        field = self._field
+        if self._held is None or not self._written:
+            self._append(text)
+        field = self._shown
         if field is None:
             return
         if self._held is not None:
@@ -426,10 +438,16 @@ class Stream(TokenPath):
                 return
             text = "".join(self._held)
             self._held = None
+            if self._written:
+                self._append(text)
         if out is not None:
             out.append(Text(field, text, self._call.index if self._call else None))
 
     def _end(self, complete: bool, out: list[Event] | None) -> None:
+        if self._written:
+            held, self._held = self._held, None
+            self._text("" if held is None else self._late_arguments("".join(held)), 0, out)
+            self._text(")", 0, out)
         field, call = self._field, self._call
         text = "".join(self._parts)
         whole: ToolCall | None = None
@@ -444,19 +462,20 @@ class Stream(TokenPath):
             assert call.id is not None
             assert call.name is not None
             whole = ToolCall(call.id, call.name, arguments)
-        if field is None:
-            self._issue(self._route.issue or "loose_text", self._body_at, text)
-        elif field == "reasoning":
+        if field == "reasoning":
             self._reasoning_ids += self._body_ids
+        shown = self._shown
+        if shown is None and (field is None or text):
+            self._issue("dropped_text" if field else self._route.issue or "loose_text", self._body_at, text)
         channel = self._header.channel
         self._channels[channel] = self._channels.get(channel, 0) + 1
         self._open = False
         self._parts = []
         message = self._message(text if self._options.keep else "", complete)
         if self._options.keep:
-            self._records.append((field, message, whole))
+            self._records.append((shown, message, whole))
         if out is not None:
-            out.append(Ended(field, message, call.index if call else None))
+            out.append(Ended(shown, message, call.index if call else None))
 
     def _late_arguments(self, text: str) -> str:
         """The arguments of a call that were held to its end: there are none, or they want repair."""

@@ -3,11 +3,26 @@
 Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `ImportError`.
 """
 
+import functools
+from typing import Any
+
 from ..api.defaults import Defaults
 from ..api.reply import Usage
+from ..settings import read
 from .engine import register as _register
 from .handler import HarmonyChatHandler, ProcessorFactory
 
 __all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory", "Usage"]
 
-_register("harmony", HarmonyChatHandler())
+
+@functools.lru_cache(maxsize=1)
+def _from_environment() -> HarmonyChatHandler:
+    return HarmonyChatHandler.of(read())
+
+
+def _handle(**fields: Any) -> Any:
+    """The chat format `harmony`, as ``HARMONY_*`` says; read at the first request, not by an import."""
+    return _from_environment()(**fields)
+
+
+_register("harmony", _handle)

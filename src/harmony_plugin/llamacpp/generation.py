@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.reply import Ending, Piece, TokenLogprob
-from ..core import ContentTokens, Event, StopStrings, Stream
+from ..core import ContentTokens, Event, StopStrings, Stream, Wait
 from .draw import Draw
 from .engine import Engine, Only, Processor, Without
 from .ids import Ids
@@ -64,6 +64,7 @@ class Generation:
         index: int = 0,
         parting: int = 0,
         cancelled: Callable[[], bool] | None = None,
+        told: Callable[[Stream], dict[str, Any]] | None = None,
     ) -> None:
         self.stream = stream
         self.prompt_tokens = len(prompt)
@@ -91,6 +92,10 @@ class Generation:
         # Text is cut at stop strings or lined up with log probabilities.
         self._stops = StopStrings(request.stop) if request.stop or self._recorder is not None else None
         self._contents: ContentTokens[TokenLogprob | None] = ContentTokens()
+        self._told = told
+        # Made at the start, when the prompt was evaluated.
+        self._patience = request.max_tokens_before_final, request.max_seconds_before_final
+        self._wait: Wait | None = None
         self._marked = frozenset(markers.values())
         seed = engine.seed(seed)
         self._draw: Draw | None = None
@@ -106,6 +111,8 @@ class Generation:
     def start(self) -> list[Piece]:
         """Put in what stands in front of everything sampled, if anything."""
         pieces: list[Piece] = []
+        if self._patience != (None, None):
+            self._wait = Wait(*self._patience, time.monotonic)
         if self._budget <= 0:
             self._answer(self._opening.at_start, pieces)
         self._skip(pieces)
@@ -215,6 +222,8 @@ class Generation:
             self._draw.accept(token)
         began = time.perf_counter()
         events = self.stream.feed_events((token,))
+        if self._wait is not None and self._wait.over(events, 1):
+            self._limit = 0
         if self._stops is not None:
             events = self._watched(token, events, self._stops)
             if events:
@@ -244,12 +253,13 @@ class Generation:
     def _end(self, pieces: list[Piece], *, cut: bool = False) -> None:
         self.ended, self.cut = True, cut
         events, reason = self.stream.finish_events(), self.stream.finish_reason(self.cut)
+        told = None if self._told is None else self._told(self.stream)
         if self._stops is None:
-            pieces.append(Piece(events, (), Ending(reason), self._index))
+            pieces.append(Piece(events, (), Ending(reason, None, told), self._index))
             return
         self._contents.finish(events)
         # A call that was cut is not to be run.
-        ending = Ending("stop" if self._stops.in_call else reason, self._stops.matched)
+        ending = Ending("stop" if self._stops.in_call else reason, self._stops.matched, told)
         pieces.append(self._piece(self._stops.finish(events), ending))
 
     def _over(self, token: int) -> bool:

@@ -19,12 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from ..api import debug
 from ..api.chat import ChatWriter
-from ..api.defaults import Defaults
+from ..api.defaults import REASONING_NAMES, Defaults
 from ..api.reply import Piece, Usage
 from ..api.request import ChatRequest, ContextOverflow
 from ..core import SPECIAL_IDS, Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
 from ..prompts import PromptOptions, Prompts
+from ..settings import LIMITS, REQUEST_KEY, Settings, for_request, set_up_logging
 from .constraints import Allowed, Constraint, Grammars
 from .disk import DiskCache
 from .engine import Engine, Processor, stock_defaults
@@ -57,11 +59,18 @@ class Model:
     scheduler: Scheduler
 
     @classmethod
-    def of(cls, llama: Any, prompts: Prompts, serving: Serving | None = None) -> Model:
+    def of(
+        cls,
+        llama: Any,
+        prompts: Prompts,
+        serving: Serving | None = None,
+        markers: Mapping[str, str] | None = None,
+    ) -> Model:
         with _MODELS_LOCK:
             model = _MODELS.get(llama)
             if model is None:
-                model = _MODELS[llama] = cls._read(Engine(llama), prompts.encode, serving or Serving.of(llama))
+                model = cls._read(Engine(llama), prompts.encode, serving or Serving.of(llama), markers)
+                _MODELS[llama] = model
             return model
 
     def parting(self, prompt: Sequence[int]) -> int:
@@ -71,9 +80,15 @@ class Model:
         return next(places, 0)
 
     @classmethod
-    def _read(cls, engine: Engine, encode: Callable[[str], list[int]], serving: Serving) -> Model:
+    def _read(
+        cls,
+        engine: Engine,
+        encode: Callable[[str], list[int]],
+        serving: Serving,
+        markers: Mapping[str, str] | None,
+    ) -> Model:
         try:
-            dialect = Dialect.from_vocabulary(engine.lookup, reserved=SPECIAL_IDS)
+            dialect = Dialect.from_vocabulary(engine.lookup, markers=markers, reserved=SPECIAL_IDS)
             if dict(dialect.ids) != dict(Dialect().ids):
                 raise ValueError("its markers have other ids than o200k_harmony's")
             for text in ("assistant", " functions", "analysis", "1234 größer 你好"):
@@ -156,7 +171,9 @@ class HarmonyChatHandler:
         prompt: what the system message says; see `PromptOptions`.
         logits_processors: called for each reply with the prompt's ids and the request's fields; gives logits processors
             that run after all others.
-        reasoning_content: send `reasoning_content` beside `reasoning`, for the clients that read only that.
+        reasoning_names: the fields that reasoning goes out in; clients read one or the other.
+        debug: have replies tell their issues in a field `harmony`, and the log have a line for each.
+        debug_content: whether what the model wrote is in that line.
     """
 
     def __init__(
@@ -166,16 +183,47 @@ class HarmonyChatHandler:
         *,
         prompt: PromptOptions | None = None,
         logits_processors: ProcessorFactory | None = None,
-        reasoning_content: bool = True,
+        reasoning_names: Sequence[str] = REASONING_NAMES,
+        debug: bool = False,
+        debug_content: bool = False,
     ) -> None:
         self.options = options or Options()
         self.defaults = defaults or Defaults()
         self._prompt_options = prompt
         self._prompts: Prompts | None = None
         self._logits_processors = logits_processors
-        self._reasoning_content = reasoning_content
+        self._reasoning_names = reasoning_names
+        self._debug, self._debug_content = debug, debug_content
         # Header texts come again with every request.
         self._header_ids = functools.lru_cache(maxsize=4096)(lambda text: tuple(self.prompts.encode(text)))
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        model: str | None = None,
+        defaults: Defaults | None = None,
+        logits_processors: ProcessorFactory | None = None,
+    ) -> HarmonyChatHandler:
+        """The handler that settings ask for.
+
+        Args:
+            settings: see `harmony_plugin.settings.Settings`; `Settings()` is what the environment says.
+            model: the model's name, where settings depend on it.
+            defaults: in place of the settings'.
+            logits_processors: as of the class.
+        """
+        set_up_logging(settings)
+        return cls(
+            settings.options(model=model),
+            defaults or settings.defaults(),
+            prompt=settings.prompt_options(),
+            logits_processors=logits_processors,
+            reasoning_names=settings.reasoning_names,
+            debug=settings.debug,
+            debug_content=settings.debug_content,
+        )
 
     @property
     def prompts(self) -> Prompts:
@@ -196,7 +244,7 @@ class HarmonyChatHandler:
         Raises:
             ValueError: the vocabulary is not Harmony's; the message says what to do.
         """
-        model = Model.of(llama, self.prompts, serving)
+        model = Model.of(llama, self.prompts, serving, self.options.dialect.markers)
         with contextlib.suppress(ImportError):  # without llguidance only schemas are refused
             model.grammars.prepare()
         return model.scheduler
@@ -211,7 +259,8 @@ class HarmonyChatHandler:
         Raises:
             RequestError: as a call would.
         """
-        Model.of(llama, self.prompts)
+        Model.of(llama, self.prompts, markers=self.options.dialect.markers)
+        self._own(fields.pop(REQUEST_KEY, None), fields)
         return self._ids(ChatRequest.read(fields, self.defaults))
 
     @overload
@@ -241,7 +290,8 @@ class HarmonyChatHandler:
             RequestError: the request is wrong; nothing was generated.
         """
         fields.update(messages=messages)
-        model = Model.of(llama, self.prompts)
+        own = self._own(fields.pop(REQUEST_KEY, None), fields)
+        model = Model.of(llama, self.prompts, markers=self.options.dialect.markers)
         request = ChatRequest.read(fields, self.defaults)
         prompt = self._ids(request)
         if len(prompt) >= model.engine.context_size:
@@ -250,9 +300,9 @@ class HarmonyChatHandler:
             if not 0 <= token < model.engine.vocabulary_size:
                 raise RequestError(f"logit_bias: the model has no token {token}", "logit_bias", "invalid_value")
         options = replace(
-            self.options,
+            own,
             dialect=model.dialect,
-            keep=False,
+            keep=self._debug,
             tool_choice="none" if request.tool_choice == "none" else "auto",
         )
         grammar = fields.get("grammar")
@@ -278,6 +328,7 @@ class HarmonyChatHandler:
                 index=index,
                 parting=parting,
                 cancelled=fields.get("cancelled"),
+                told=debug.told if self._debug else None,
             )
 
         return Choices(
@@ -287,9 +338,34 @@ class HarmonyChatHandler:
             [generation(index) for index in range(request.choices)],
             Usage(prompt=len(prompt)),
             model=request.model or model.engine.name,
-            reasoning_content=self._reasoning_content,
+            reasoning_names=self._reasoning_names,
             observe=fields.get("observe"),
+            log_reply=self._log(fields.get("request_id")) if self._debug else None,
         )
+
+    def _own(self, changes: Any, fields: dict[str, Any]) -> Options:
+        """How the replies to one request are split. What else it changes is put among its fields."""
+        if changes is None:
+            return self.options
+        where = f"chat_template_kwargs.{REQUEST_KEY}"
+        try:
+            options = for_request(self.options, changes)
+        except ValueError as error:
+            raise RequestError(str(error), where, "invalid_value") from None
+        for name in LIMITS:
+            if changes.get(name) is not None:
+                fields.setdefault(name, changes[name])
+        return options
+
+    def _log(self, identifier: str | None) -> Callable[[Generation, str], None]:
+        """What puts a reply that has ended into the log: given it and its model's name."""
+
+        def log_reply(generation: Generation, model: str) -> None:
+            if generation.ended:
+                how: dict[str, Any] = {"id": identifier, "model": model, "tokens": generation.completion_tokens}
+                debug.log_reply(generation.stream, generation.splitting, content=self._debug_content, **how)
+
+        return log_reply
 
     def _allowed(self, model: Model, request: ChatRequest, options: Options, grammar: Any) -> Allowed | None:
         """What the reply is held to."""
@@ -323,6 +399,7 @@ class Choices:
     Attributes:
         usage: counted as it goes, however it ends.
         model: the name that the reply carries.
+        debugs: whether the reply tells its issues.
     """
 
     def __init__(
@@ -334,15 +411,18 @@ class Choices:
         usage: Usage,
         *,
         model: str,
-        reasoning_content: bool,
+        reasoning_names: Sequence[str],
         observe: Callable[[Usage], None] | None = None,
+        log_reply: Callable[[Generation, str], None] | None = None,
     ) -> None:
         self._llama = llama  # stays loaded while pieces are drawn
         self._scheduler = scheduler
         self._request = request
         self._generations = generations
-        self._reasoning_content = reasoning_content
+        self._reasoning_names = reasoning_names
         self._observe = observe
+        self._log_reply = log_reply
+        self.debugs = log_reply is not None
         self._jobs: list[Job] = []
         self._left = len(generations)
         self._error: BaseException | None = None
@@ -358,7 +438,7 @@ class Choices:
             custom=frozenset(tool.name for tool in request.tools if tool.custom),
             logprobs=request.logprobs,
             include_usage=request.include_usage,
-            reasoning_content=self._reasoning_content,
+            reasoning_names=self._reasoning_names,
         )
 
     def run(self, took: Callable[[Piece], None], ended: Callable[[BaseException | None], None]) -> Sequence[Job]:
@@ -429,6 +509,8 @@ class Choices:
 
     def _add(self, generation: Generation) -> None:
         usage = self.usage
+        if self._log_reply is not None:
+            self._log_reply(generation, self.model)
         for issue in generation.stream.issues:
             log.debug("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
             usage.issues.append(issue.code)

@@ -66,15 +66,19 @@ def register() -> None:
                 "no reply by the plugin, and may refuse the parser 'harmony'. Serve with VLLM_USE_RUST_FRONTEND=0, or "
                 "without --reasoning-parser harmony and --tool-call-parser harmony."
             )
+        from ..settings import suspects
         from . import constraints, seams, settings
 
-        limits = settings.from_environment().limits
+        chosen = settings.from_environment()
+        settings.guided(chosen)
+        for line in suspects():
+            _say_once(f"harmony-plugin: {line}")
         seams.load()
         seams.check_serving()
-        constraints.check(limits)
+        constraints.check(settings.limits_of_server(chosen))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=64)
 def _say_once(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 

@@ -18,11 +18,12 @@ from typing import Any
 
 from harmony_plugin import Options
 from harmony_plugin.core import BUILTIN_RECIPIENTS
+from harmony_plugin.settings import REQUEST_KEY
 
 from . import grammar, seams
 from .grammar import Format, Reply, Tool
 from .requests import hosted_tools, named_tools
-from .settings import REQUEST_KEY, Limits, limits_for_request
+from .settings import Limits, limits_for_request
 
 __all__ = ["NOTE", "bound", "check", "constrain", "limits_of", "on_grammars", "on_sampling_params"]
 

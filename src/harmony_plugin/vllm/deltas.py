@@ -13,11 +13,22 @@ from .settings import from_environment
 __all__ = ["delta_message", "function_calls", "with_id"]
 
 _vllm = seams.load()
-_reasoning_content = from_environment().reasoning_content
+_names = from_environment().reasoning_names
+#: vLLM's own name for it, and the one that most clients read: an extra field of the model.
+_own, _extra = "reasoning" in _names, "reasoning_content" in _names
 
 
-def delta_message(delta: Delta, reasons: bool) -> Any:
-    """A `Delta` as vLLM's ``DeltaMessage``; None where there is nothing to send. ``reasons``: send reasoning, too."""
+def delta_message(delta: Delta, reasons: bool, told: dict[str, Any] | None = None) -> Any:
+    """A `Delta` as vLLM's ``DeltaMessage``; None where there is nothing to send.
+
+    Args:
+        reasons: send reasoning, too.
+        told: what debugging shows of the reply that ends with it.
+    """
+    if told is not None:
+        message = delta_message(delta, reasons) or _vllm.DeltaMessage()
+        message.model_extra["harmony"] = told
+        return message
     content = delta.content
     reasoning = delta.reasoning_content if reasons else None
     if delta.tool_calls:
@@ -29,10 +40,9 @@ def delta_message(delta: Delta, reasons: bool) -> Any:
 
 def _validated(reasoning: str | None, content: str | None, **calls: Any) -> Any:
     """A message as pydantic makes it; what is None is left out."""
-    texts = {"content": content, "reasoning": reasoning}
+    texts = {"content": content, "reasoning": reasoning if _own else None}
     message = _vllm.DeltaMessage(**calls, **{name: text for name, text in texts.items() if text is not None})
-    if reasoning is not None and _reasoning_content:
-        # An extra field of the model, which OpenAI's clients read; vLLM's own name for it is `reasoning`.
+    if reasoning is not None and _extra:
         message.model_extra["reasoning_content"] = reasoning
     return message
 
@@ -58,15 +68,18 @@ def _assembled() -> Callable[[str | None, str | None], Any]:
         values["tool_calls"] = []
         extra = {}
         if content is None:
-            values["reasoning"] = reasoning
-            names = {"reasoning"}
+            if _own:
+                values["reasoning"] = reasoning
+                names = {"reasoning"}
+            else:
+                names = set()
         else:
             values["content"] = content
             names = {"content"}
-            if reasoning is not None:
+            if reasoning is not None and _own:
                 values["reasoning"] = reasoning
                 names.add("reasoning")
-        if reasoning is not None and _reasoning_content:
+        if reasoning is not None and _extra:
             extra["reasoning_content"] = reasoning
         set_values(message, values)
         set_names(message, names)

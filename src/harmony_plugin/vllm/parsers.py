@@ -18,7 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from harmony_plugin import Delta, Field, Options, Started, Stream
+from harmony_plugin.api import debug
 from harmony_plugin.api.reply import Ending
+from harmony_plugin.settings import REQUEST_KEY, set_up_logging
 
 from . import blocks, metrics, seams
 from .constraints import bound, constrain, limits_of
@@ -37,18 +39,21 @@ from .requests import (
     with_known_effort,
     with_markers,
     with_objects_as_arguments,
+    with_server_limits,
     without_calls,
 )
 from .responses import SegmentMaker
-from .serving import ended, take_logprobs, wrap
-from .settings import REQUEST_KEY, from_environment
-from .splitting import NO_STOP, Plan, Splitter, Stop
+from .serving import Split, ended, take_logprobs, wrap
+from .settings import from_environment, limits_of_server
+from .splitting import NO_STOP, Plan, Splitter, Stop, patience_of
 from .tokenizers import Tokens, tokens_of
 
 __all__ = ["DelegatingParser", "HarmonyParser", "HarmonyReasoningParser", "HarmonyToolParser"]
 
 _vllm = seams.load()
 _settings = from_environment()
+_limits = limits_of_server(_settings)
+set_up_logging(_settings)
 
 #: Ids that a header may take, marker included; longer ones are no headers (SPEC: 512 characters).
 _HEADER_IDS = 512
@@ -59,6 +64,8 @@ class HarmonyReasoningParser(_vllm.ReasoningParser):  # type: ignore[misc, name-
 
     def __init__(self, tokenizer: Any, *args: Any, **kwargs: Any) -> None:
         self._tokens = tokens_of(tokenizer, _settings)
+        # Where the answer begins does not depend on what is shown of it.
+        self._plain = replace(self._tokens.options, enabled=True, output="openai_tool_calls", reasoning="keep")
         super().__init__(tokenizer, *args, **kwargs)
         self._stream: Stream | None = None
         # Set where the grammar spells the whole reply out, headers included, and so begins with it.
@@ -113,7 +120,7 @@ class HarmonyReasoningParser(_vllm.ReasoningParser):  # type: ignore[misc, name-
             if channel < 0:
                 return False
             begin = channel
-        stream = Stream(None, None, self._tokens.options, self._tokens.vocabulary)
+        stream = Stream(None, None, self._plain, self._tokens.vocabulary)
         started = [
             event for event in stream.feed_events(list(input_ids[begin : message + 1])) if isinstance(event, Started)
         ]
@@ -243,6 +250,7 @@ class _Splits:
         self._reasons = True
         self._blocks: blocks.Blocks | None = None
         self._logprobs: list[Any] | None = None
+        self._clock = metrics.Clock() if _settings.debug else None
         self._prompt: Sequence[int] | None = None
         # Of the last whole reply: its ids, and how many of them were reasoning.
         self._counted: tuple[Sequence[int], int] | None = None
@@ -252,8 +260,9 @@ class _Splits:
 
     def adjust_request(self, request: Any) -> Any:
         check_tool_choice(request)
+        with_server_limits(request, _settings)
         request = super().adjust_request(request)  # type: ignore[misc]
-        leave_plan(request, self._plan(request))
+        leave_plan(request, self._plan(request), patience_of(_settings))
         return request
 
     def parse(
@@ -266,11 +275,11 @@ class _Splits:
         """A whole reply: a stream of one chunk."""
         splitter = self._open(request, self._prompt)
         logprobs = _logprobs_of(request, model_output_token_ids, splitter)
-        delta = metrics.timed(splitter.feed)(model_output_token_ids) + splitter.finish()
+        delta = metrics.timed(splitter.feed, self._clock)(model_output_token_ids) + splitter.finish()
         if logprobs is not None:
             logprobs[:] = splitter.lined_up
         self._counted = (model_output_token_ids, splitter.stream.reasoning_tokens)
-        self._end(splitter)
+        self._end(splitter, request)
         reasoning = delta.reasoning_content if self._reasoning_parser is not None else None
         return reasoning, delta.content, function_calls(delta.tool_calls) or None
 
@@ -295,8 +304,8 @@ class _Splits:
         delta += splitter.finish()
         if self._logprobs is not None:
             self._logprobs += splitter.lined_up
-        self._end(splitter)
-        return delta_message(delta, self._reasons)
+        told = self._end(splitter, request)
+        return delta_message(delta, self._reasons, told)
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
         """From the split that was made; a second pass only over ids that this parser has not seen."""
@@ -343,7 +352,7 @@ class _Splits:
         self._reasons = self._reasoning_parser is not None and getattr(request, "include_reasoning", True)
         follows = getattr(request, "logprobs", False)
         feed = functools.partial(self._feed_with_logprobs, request) if follows else splitter.feed
-        self._feed = metrics.timed(feed)
+        self._feed = metrics.timed(feed, self._clock)
         return self._feed
 
     def _feed_with_logprobs(self, request: Any, ids: Sequence[int]) -> Delta:
@@ -356,12 +365,22 @@ class _Splits:
         splitter.lined_up = []
         return delta
 
-    def _end(self, splitter: Splitter) -> None:
-        """A reply is whole: what is to be known of it besides its fields."""
-        ended(splitter.cut_call)
+    def _end(self, splitter: Splitter, request: Any) -> dict[str, Any] | None:
+        """A reply is whole: what is to be known of it besides its fields. Gives what debugging shows of it."""
+        told = self._told(splitter.stream, request)
+        ended(Split(splitter.cut_call, told))
         metrics.count(splitter.stream)
         if self._blocks is not None:
             self._blocks.end(Ending(splitter.stream.finish_reason(), splitter.matched))
+        return told
+
+    def _told(self, stream: Stream, request: Any) -> dict[str, Any] | None:
+        if self._clock is None:
+            return None
+        seconds, self._clock.seconds = self._clock.seconds, 0.0
+        known = {"id": getattr(request, "request_id", None), "model": getattr(request, "model", None)}
+        debug.log_reply(stream, seconds, content=_settings.debug_content, **known)
+        return debug.told(stream)
 
     def _plan(self, request: Any) -> Plan:
         """How replies to ``request`` are split."""
@@ -398,8 +417,8 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         return True
 
     def adjust_request(self, request: Any) -> Any:
-        request = with_known_effort(request, self._reasoning_parser is not None)
-        limits, format = limits_of(_settings.limits, request), request.extract_structured_outputs()
+        request = with_known_effort(request, self._reasoning_parser is not None, _settings.reasoning_effort)
+        limits, format = limits_of(_limits, request), request.extract_structured_outputs()
         request = super().adjust_request(request)
         plan, ids = self._plan(request).options, self._tokens.options.dialect.ids
         if self._reasoning_parser is not None:  # it is what brings us into the engine, which compiles the grammar
@@ -439,6 +458,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         flushed = segments.make(splitter.finish_events())
         self.late_reasoning_tokens = splitter.stream.reasoning_tokens - before
         metrics.count(splitter.stream)
+        self._told(splitter.stream, None)
         return flushed
 
     def _plan(self, request: Any) -> Plan:
@@ -476,7 +496,7 @@ class HarmonyParser(_Splits, _vllm.HarmonyParser):  # type: ignore[misc, name-de
         self._segments = SegmentMaker(_vllm.Segment, keep_recipient)
         # The last prompt is not this turn's when tools run in between; vLLM's all end in <|start|>assistant.
         self._splitter = Splitter(None, plan, self._tokens.vocabulary)
-        self._feed_events = metrics.timed(self._splitter.feed_events)
+        self._feed_events = metrics.timed(self._splitter.feed_events, self._clock)
 
 
 class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, name-defined]
@@ -505,7 +525,7 @@ class DelegatingParser(_Splits, _vllm.DelegatingParser):  # type: ignore[misc, n
     def adjust_request(self, request: Any) -> Any:
         # gpt-oss has <|call|> among its own end tokens; another model need not, and would write the result itself.
         request = super().adjust_request(ended_by(request, self._tokens.options.dialect.ids["call"]))
-        limits = limits_of(_settings.limits, request)
+        limits = limits_of(_limits, request)
         return request if self._reasoning_parser is None else bound(request, limits.max_reasoning_tokens)
 
     def _apply_structural_tag(self, request: Any) -> Any:

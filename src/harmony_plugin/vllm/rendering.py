@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from harmony_plugin import RequestError
-from harmony_plugin.prompts import PromptOptions, Prompts
+from harmony_plugin.prompts import Prompts
 
 from . import seams
+from .settings import from_environment
 
 __all__ = ["on_chat_prompts"]
 
@@ -42,7 +44,11 @@ def on_chat_prompts(original: Any) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def _prompts() -> Prompts:
-    return Prompts(PromptOptions(current_date=seams.load().start_date() or "today"))
+    options = from_environment().prompt_options()
+    fixed = seams.load().start_date()
+    if from_environment().current_date is None and fixed is not None:
+        options = replace(options, current_date=fixed)
+    return Prompts(options)
 
 
 def _plain(value: Any) -> Any:

@@ -9,16 +9,16 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from harmony_plugin import Options, RequestError, core
 from harmony_plugin.api.request import allowed_calls
 from harmony_plugin.prompts import REASONING_EFFORTS
+from harmony_plugin.settings import REQUEST_KEY, Settings, for_request
 
 from . import seams
 from .engine_stops import NOTE
-from .settings import REQUEST_KEY, for_request
-from .splitting import NO_STOP, Plan, Stop
+from .splitting import NO_STOP, Patience, Plan, Stop
 from .tokenizers import Tokens
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "with_known_effort",
     "with_markers",
     "with_objects_as_arguments",
+    "with_server_limits",
     "without_calls",
 ]
 
@@ -147,15 +148,33 @@ def ended_by(request: Any, token: int) -> Any:
     return request
 
 
-def with_known_effort(request: Any, no_reasoning: bool) -> Any:
+def with_server_limits(request: Any, settings: Settings) -> None:
+    """The server's stop strings beside the request's, and no longer reply than the server's longest."""
+    fields = type(request).model_fields
+    if settings.stop and "stop" in fields:
+        own = [request.stop] if isinstance(request.stop, str) else list(request.stop or ())
+        request.stop = list(dict.fromkeys([*own, *settings.stop]))
+    if (most := settings.max_reply_tokens) is not None:
+        names = [name for name in ("max_completion_tokens", "max_output_tokens", "max_tokens") if name in fields]
+        given = [name for name in names if getattr(request, name) is not None]
+        for name in given or names[:1]:
+            setattr(request, name, min(most, getattr(request, name) or most))
+
+
+def with_known_effort(request: Any, no_reasoning: bool, default: str | None = None) -> Any:
     """OpenAI's efforts as the three that gpt-oss knows; ``none`` has a budget of 0.
 
     Args:
         no_reasoning: reasoning can be ended at once.
+        default: of requests that name none.
     """
     # A client may send either name to either API; only its own field counts.
     chat = "reasoning_effort" in type(request).model_fields
+    if default is not None and not chat and hasattr(request, "reasoning"):
+        request.reasoning = request.reasoning or _reasoning(type(request))
     owner, name = (request, "reasoning_effort") if chat else (getattr(request, "reasoning", None), "effort")
+    if default is not None and owner is not None and getattr(owner, name, None) is None:
+        setattr(owner, name, default)
     effort = str(getattr(owner, name, None))
     if effort in REASONING_EFFORTS:
         setattr(owner, name, REASONING_EFFORTS[effort])
@@ -164,6 +183,12 @@ def with_known_effort(request: Any, no_reasoning: bool) -> Any:
         if effort == "none" and no_reasoning and not own:
             request.max_reasoning_tokens = 0
     return request
+
+
+def _reasoning(kind: Any) -> Any:
+    """A ``reasoning`` that says nothing, for a request of a kind."""
+    (made,) = (each for each in get_args(kind.model_fields["reasoning"].annotation) if each is not type(None))
+    return made()
 
 
 def with_objects_as_arguments(request: Any) -> Any:
@@ -209,9 +234,10 @@ def leave_notes(request: Any, **more: Any) -> None:
     request.chat_template_kwargs = {**(request.chat_template_kwargs or {}), _NOTES: notes}
 
 
-def leave_plan(request: Any, plan: Plan) -> None:
-    """Leave with a request that has stop strings how its replies are split, for the detokenizer: see `engine_stops`."""
-    if plan.stop.strings:
+def leave_plan(request: Any, plan: Plan, patience: Patience) -> None:
+    """Leave with a request that has stop strings, or whose answer is waited for so long only, how replies are split,
+    for the detokenizer: see `engine_stops`."""
+    if plan.stop.strings or patience:
         request.vllm_xargs = {**(request.vllm_xargs or {}), NOTE: plan.note()}
 
 

@@ -22,30 +22,42 @@ import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from harmony_plugin.settings import Settings
 
 from . import blocks, seams
 from .constraints import on_grammars, on_sampling_params
-from .engine_stops import on_detokenizers
+from .engine_stops import on_detokenizers, on_outputs
 from .rendering import on_chat_prompts
-from .settings import PluginSettings
+from .settings import guided
+from .splitting import patience_of
 from .tokenizers import Tokens
 
-__all__ = ["ended", "take_logprobs", "wrap"]
+__all__ = ["Split", "ended", "take_logprobs", "wrap"]
 
 _MARK = "_harmony_plugin"
 
-#: For each reply parsed in this context, whether its last call was cut short by a stop string.
-_cut_calls: contextvars.ContextVar[list[bool] | None] = contextvars.ContextVar("cut_calls", default=None)
+
+class Split(NamedTuple):
+    """A reply that its parser is done with: whether a stop string ended it inside a call's arguments, and what
+    debugging shows of it."""
+
+    cut_call: bool = False
+    told: dict[str, Any] | None = None
+
+
+#: The replies parsed in this context.
+_splits: contextvars.ContextVar[list[Split] | None] = contextvars.ContextVar("splits", default=None)
 #: The log probabilities that vLLM made last: it hands their tokens to the parser next, with nothing in between.
 _made = threading.local()
 
 
-def ended(cut_call: bool) -> None:
-    """A parser is done with a reply. ``cut_call``: a stop string ended it inside a call's arguments."""
-    cut_calls = _cut_calls.get()
-    if cut_calls is not None:
-        cut_calls.append(cut_call)
+def ended(split: Split) -> None:
+    """A parser is done with a reply."""
+    splits = _splits.get()
+    if splits is not None:
+        splits.append(split)
 
 
 def take_logprobs() -> list[Any] | None:
@@ -54,15 +66,15 @@ def take_logprobs() -> list[Any] | None:
     return getattr(logprobs, "content", None)
 
 
-def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], settings: PluginSettings) -> None:
+def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], settings: Settings) -> None:
     """Wrap the classes that this process has loaded, each once. An engine core has loaded its grammars' backend alone.
 
     Args:
         is_ours: whether a parser class is one of this plugin's; every other's replies stay as they are.
         tokens_of: the vocabulary of a tokenizer.
-        settings: whether whole replies get ``reasoning_content``, and whose prompts are used.
+        settings: the names that reasoning has in whole replies, and whose prompts are used.
     """
-    complete = functools.partial(_complete, reasoning_content=settings.reasoning_content)
+    complete = functools.partial(_complete, names=settings.reasoning_names)
     wrappers: dict[str, Callable[[Any], Any]] = {
         "chat_completion_full_generator": functools.partial(_whole_chat, is_ours=is_ours, complete=complete),
         "chat_completion_stream_generator": _streamed_chat,
@@ -75,9 +87,10 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], set
         "responses_full_generator": _whole_response,
         "verify": on_sampling_params,
         "compile_grammar": on_grammars,
-        "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of),
+        "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of, patience=patience_of(settings)),
+        "make_request_output": on_outputs,
     }
-    if settings.prompts == "guide":
+    if guided(settings):
         wrappers["_make_request_with_harmony"] = on_chat_prompts
     for module, owner, method in (*seams.SERVING, *seams.SERVING_WHERE_THERE):
         if method not in wrappers:
@@ -96,16 +109,23 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], set
 # Chat
 
 
-def _complete(choice: Any, engine: str | None, cut_call: bool, *, reasoning_content: bool) -> None:
+def _complete(choice: Any, engine: str | None, split: Split, *, names: Sequence[str]) -> None:
     """A whole choice, with what streams have. ``engine``: the engine's own finish reason."""
-    if engine == "length" or (choice.finish_reason == "tool_calls" and (cut_call or not choice.message.tool_calls)):
+    if engine == "length" or (
+        choice.finish_reason == "tool_calls" and (split.cut_call or not choice.message.tool_calls)
+    ):
         choice.finish_reason = engine
-    if reasoning_content and choice.message.reasoning is not None:
-        choice.message.reasoning_content = choice.message.reasoning
+    if choice.message.reasoning is not None:
+        if "reasoning_content" in names:
+            choice.message.reasoning_content = choice.message.reasoning
+        if "reasoning" not in names:
+            choice.message.reasoning = None
+    if split.told is not None:
+        choice.message.harmony = split.told
 
 
 def _whole_chat(
-    original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, bool], None]
+    original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, Split], None]
 ) -> Any:
     async def chat_completion_full_generator(
         self: Any, request: Any, result_generator: AsyncIterator[Any], *args: Any, **kwargs: Any
@@ -115,14 +135,14 @@ def _whole_chat(
         if hasattr(self, "messages_full_converter"):
             blocks.collect()
         finished: dict[int, str | None] = {}
-        cut_calls: list[bool] = []
-        _cut_calls.set(cut_calls)
+        splits: list[Split] = []
+        _splits.set(splits)
         response = await original(self, request, _watch(result_generator, finished), *args, **kwargs)
         choices = getattr(response, "choices", ())
-        if len(cut_calls) != len(choices):
-            cut_calls = [False] * len(choices)
-        for choice, cut_call in zip(choices, cut_calls, strict=True):
-            complete(choice, finished.get(choice.index), cut_call)
+        if len(splits) != len(choices):
+            splits = [Split()] * len(choices)
+        for choice, split in zip(choices, splits, strict=True):
+            complete(choice, finished.get(choice.index), split)
         return response
 
     return chat_completion_full_generator
@@ -146,11 +166,11 @@ def _streamed_chat(original: Any) -> Any:
 
 async def _cut_calls_stop(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
     """The chunks of a stream whose request has stop strings: the finish reason of a call that one cut is ``stop``."""
-    cut_calls: list[bool] = []
-    _cut_calls.set(cut_calls)
+    splits: list[Split] = []
+    _splits.set(splits)
     async for chunk in chunks:
-        if any(cut_calls):
-            cut_calls.clear()
+        if any(split.cut_call for split in splits):
+            splits.clear()
             chunk = chunk.replace('"finish_reason":"tool_calls"', '"finish_reason":"stop"')
         yield chunk
 
@@ -163,7 +183,7 @@ def _logprobs(original: Any) -> Any:
     return _create_chat_logprobs
 
 
-def _batch(original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, bool], None]) -> Any:
+def _batch(original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, Split], None]) -> Any:
     async def chat_completion_full_generator_batch(
         self: Any,
         request: Any,
@@ -184,7 +204,7 @@ def _batch(original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[
         reasoning = 0
         for choice in getattr(response, "choices", ()):
             result = last[choice.index]
-            complete(choice, choice.finish_reason, False)
+            complete(choice, choice.finish_reason, Split())
             single = request.to_chat_completion_request(request.messages[choice.index])
             for output in result.outputs:
                 parser = self.parser_cls(tokenizer, None, chat_template_kwargs=single.chat_template_kwargs)
@@ -204,7 +224,7 @@ async def _last_of(results: AsyncIterator[Any], number: int, last: dict[int, Any
 
 
 def _derendered(
-    original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, bool], None]
+    original: Any, *, is_ours: Callable[[Any], bool], complete: Callable[[Any, str | None, Split], None]
 ) -> Any:
     async def derender_chat_response(self: Any, request: Any) -> Any:
         response = await original(self, request)
@@ -225,7 +245,8 @@ def _derendered(
             calls = choice.message.tool_calls
             if calls and made.finish_reason == "stop" and chat.tool_choice in (None, "auto", "required"):
                 choice.finish_reason = "tool_calls"
-            complete(choice, made.finish_reason, bool(calls) and parser.cuts_a_call(made.token_ids, chat))
+            cut_call = bool(calls) and parser.cuts_a_call(made.token_ids, chat)
+            complete(choice, made.finish_reason, Split(cut_call))
             content = getattr(choice.logprobs, "content", None)
             if content is not None and len(content) == len(made.token_ids):
                 choice.logprobs.content = [content[place] for place in parser.content_places(made.token_ids, chat)]

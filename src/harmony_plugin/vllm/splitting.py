@@ -15,11 +15,12 @@ from typing import Any
 
 from harmony_plugin import Delta, Options, Stream
 from harmony_plugin.core import FIELDS, ContentTokens, Event, Field, Joiner, Special, StopStrings, Vocabulary
+from harmony_plugin.settings import Settings
 
-__all__ = ["NO_STOP", "Plan", "Splitter", "Stop"]
+__all__ = ["NO_STOP", "Patience", "Plan", "Splitter", "Stop", "patience_of"]
 
 #: The settings that a note carries; the rest are the server's.
-_NOTED = ("commentary", "channels", "arguments", "builtin_tools", "tool_choice")
+_NOTED = ("commentary", "channels", "arguments", "builtin_tools", "tool_choice", "output", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ class Stop:
 
 
 NO_STOP = Stop()
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a reply may go on without an answer or a call, in tokens and in seconds; None: as long as it likes."""
+
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.tokens is not None or self.seconds is not None
+
+
+def patience_of(settings: Settings) -> Patience:
+    return Patience(settings.max_tokens_before_final, settings.max_seconds_before_final)
 
 
 @dataclass(frozen=True)

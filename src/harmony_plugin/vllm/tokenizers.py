@@ -12,8 +12,7 @@ from typing import Any
 
 from harmony_plugin import Dialect, Options
 from harmony_plugin.core import SPECIAL_IDS, Vocabulary, harmony_vocabulary
-
-from .settings import PluginSettings
+from harmony_plugin.settings import Settings
 
 __all__ = ["Tokens", "tokens_of"]
 
@@ -29,7 +28,7 @@ class Tokens:
 _known: weakref.WeakKeyDictionary[Any, Tokens] = weakref.WeakKeyDictionary()
 
 
-def tokens_of(tokenizer: Any, settings: PluginSettings) -> Tokens:
+def tokens_of(tokenizer: Any, settings: Settings) -> Tokens:
     """The settings and vocabulary for ``tokenizer``; worked out once and kept as long as it lives.
 
     Raises:
@@ -41,17 +40,18 @@ def tokens_of(tokenizer: Any, settings: PluginSettings) -> Tokens:
     return found
 
 
-def _read(tokenizer: Any, settings: PluginSettings) -> Tokens:
+def _read(tokenizer: Any, settings: Settings) -> Tokens:
     ids: Mapping[str, int] = tokenizer.get_vocab()
     special = frozenset(getattr(tokenizer, "all_special_ids", ()))
-    dialect = Dialect.from_vocabulary(ids.get, markers=settings.markers, reserved=special)
+    options = settings.options(model=getattr(tokenizer, "name_or_path", None), keep=settings.debug)
+    dialect = Dialect.from_vocabulary(ids.get, markers=options.dialect.markers, reserved=special)
     dialect = replace(dialect, reserved=special - set(dialect.ids.values()))
     harmony = Dialect()
     if dialect.ids == harmony.ids and len(ids) >= SPECIAL_IDS.start:
         # o200k_harmony itself, gpt-oss's vocabulary: the Harmony library has its bytes.
         dialect = replace(dialect, reserved=harmony.reserved)
-        return Tokens(replace(settings.options, dialect=dialect), harmony_vocabulary(dialect))
-    return Tokens(replace(settings.options, dialect=dialect), Vocabulary(_bytes_of(tokenizer), dialect))
+        return Tokens(replace(options, dialect=dialect), harmony_vocabulary(dialect))
+    return Tokens(replace(options, dialect=dialect), Vocabulary(_bytes_of(tokenizer), dialect))
 
 
 def _bytes_of(tokenizer: Any) -> Any:

@@ -383,7 +383,7 @@ def test_tls(tmp_path: Path) -> None:
 
 def test_settings_of_reasoning(tmp_path: Path, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """`reasoning_content` is left out, as in the vLLM plugin; what is sealed outlives the server, given a key."""
-    monkeypatch.setenv("HARMONY_REASONING_CONTENT", "0")
+    monkeypatch.setenv("HARMONY_REASONING_NAMES", "reasoning")
     monkeypatch.setenv("REASONING_KEY", "a secret of the operator's")
     function = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
     fields = {"tools": [function], "store": False, "metadata": {"script": "loop"}}

@@ -71,7 +71,9 @@ def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> 
         yield f"             WARNING: {loaded.context.warning}"
     longest = getattr(settings, "max_tokens", None)
     limit = f"at most {longest:,} tokens" if longest else "as long as the context allows"
-    effort = getattr(settings, "reasoning_effort", None) if settings.chat_format == "harmony" else None
+    effort = None
+    if isinstance(settings, ModelSettings) and settings.chat_format == "harmony":
+        effort = settings.defaults().reasoning_effort
     yield f"  replies    {limit}" + (f"; reasoning effort {effort} where a request names none" if effort else "")
     seats = host.seats(alias)
     together = "one at a time" if seats == 1 else f"{seats} at a time, which share the context"

@@ -28,7 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ... import __version__
-from ...api import messages, responses
+from ...api import debug, messages, responses
 from ...api.errors import ClientGone, Unauthorized
 from ...api.reply import Writer
 from ...api.tools import Toolbox
@@ -47,6 +47,8 @@ __all__ = ["create_app", "create_host"]
 Json: TypeAlias = "dict[str, Any]"
 T = TypeVar("T")
 
+ISSUES_HEADER = "x-harmony-issues"
+"""On whole replies, where debugging is on: the codes of what was wrong with the output, or `none`."""
 MODEL_HEADER = "x-harmony-model"
 """On replies: the model that answered, percent-encoded where its name is not plain ASCII."""
 
@@ -67,10 +69,11 @@ def create_host(
     def prepare(llama: Any, settings: Any) -> Scheduler | None:
         if settings.chat_format != "harmony":
             return None
-        handler = HarmonyChatHandler(
+        handler = HarmonyChatHandler.of(
+            settings.harmony(),
+            model=settings.model_alias or settings.model,
             defaults=settings.defaults(),
             logits_processors=logits_processors,
-            reasoning_content=settings.harmony_reasoning_content,
         )
         llama.chat_handler = handler
         return handler.prepare(llama, settings.serving())
@@ -102,7 +105,7 @@ def create_app(host: Host, settings: ServerSettings) -> FastAPI:
         allow_credentials=True,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "request-id", MODEL_HEADER, "retry-after"],
+        expose_headers=["x-request-id", "request-id", MODEL_HEADER, ISSUES_HEADER, "retry-after"],
     )
     app.add_middleware(_Observed, metrics=server.metrics)
     app.include_router(server.router(app.openapi))
@@ -132,8 +135,9 @@ class _Server:
         for path in ("/docs", "/redoc"):
             router.add_api_route(path, self.no_docs, include_in_schema=False, response_model=None)
         guarded.add_api_route("/openapi.json", openapi, include_in_schema=False, response_model=None)
+        if self.settings.harmony().metrics:
+            guarded.add_api_route("/metrics", self.show_metrics, tags=["Operations"], response_model=None)
         for method, path, endpoint, tag in (
-            ("GET", "/metrics", self.show_metrics, "Operations"),
             ("GET", "/v1/models", self.list_models, "OpenAI V1"),
             ("GET", "/v1/models/{model:path}", self.show_model, "OpenAI V1"),
             ("POST", "/v1/chat/completions", self.create_chat, "OpenAI V1"),
@@ -428,6 +432,7 @@ class _Server:
         model = self._choose(request, given.get("model"))
         record: Record = request.scope[RECORD]
         record.streamed = bool(given.get("stream"))
+        given = {**given, "request_id": record.identifier}
         call = chat.call(stock.chat_handler, given, model, observe=record.observe, as_chat=as_chat)
         turn = record.turn = self.host.turn(model, call)
         exchange = _Exchange(request, turn, None, model, request.scope["route"].path, record)
@@ -470,7 +475,8 @@ class _Server:
         reply = writer.whole(await self._waited(exchange, pieces()), usage)
         self.metrics.tokens(exchange.model, usage)
         ended()
-        return JSONResponse(reply)
+        debugs = isinstance(exchange.reply, Choices) and exchange.reply.debugs
+        return JSONResponse(reply, headers={ISSUES_HEADER: debug.header(usage.issues)} if debugs else None)
 
     async def _events(
         self, exchange: _Exchange, writer: Writer, end: bytes, ended: Callable[[], None]

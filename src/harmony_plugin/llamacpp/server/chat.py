@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from ...api.errors import error_body
 from ...api.reply import Ending, Piece, TokenLogprob, Usage, Writer
 from ...core import Ended, Event, Field, Message, RequestError, Started, Text, ToolCallDelta
+from ...settings import REQUEST_KEY
 from ..handler import HarmonyChatHandler
 from .host import Call, Taken
 
@@ -20,7 +21,12 @@ __all__ = ["StockReply", "call", "check"]
 Json: TypeAlias = "dict[str, Any]"
 
 # Keyword arguments of chat handlers that only code in this process may use.
-RESERVED = frozenset({"self", "llama", "cancelled", "observe", "grammar", "logits_processor", "logits_processors"})
+RESERVED = frozenset(
+    {
+        *("self", "llama", "cancelled", "observe", "request_id", REQUEST_KEY),
+        *("grammar", "logits_processor", "logits_processors"),
+    }
+)
 
 # What would change the reply, and cannot be had here.
 UNSUPPORTED = {
@@ -55,10 +61,7 @@ def check(body: Any) -> Json:
     for name, instead in UNSUPPORTED.items():
         if body.get(name) is not None:
             raise RequestError(f"{name} is not supported: {instead}.", name, "unsupported_parameter")
-    template = given.pop("chat_template_kwargs", None)
-    if isinstance(template, dict) and template.get("reasoning_effort") is not None:
-        # Where clients of llama-server and vLLM put it: they know no better place for a template's variable.
-        given.setdefault("reasoning_effort", template["reasoning_effort"])
+    _take_template(given)
     options = given.get("stream_options")
     if options is not None and not given.get("stream"):
         raise RequestError("stream_options needs stream: true", "stream_options", "invalid_value")
@@ -67,6 +70,16 @@ def check(body: Any) -> Json:
         where = "stream_options.include_usage"
         raise RequestError(f"{where} is not true or false", where, "invalid_type")
     return given
+
+
+def _take_template(given: Json) -> None:
+    """What clients of llama-server and vLLM put among the chat template's variables: they know no better place."""
+    template = given.pop("chat_template_kwargs", None)
+    if isinstance(template, dict):
+        if template.get("reasoning_effort") is not None:
+            given.setdefault("reasoning_effort", template["reasoning_effort"])
+        if template.get(REQUEST_KEY) is not None:
+            given[REQUEST_KEY] = template[REQUEST_KEY]
 
 
 def call(
@@ -94,6 +107,8 @@ def call(
             reply: Any = handler.replies(**fields, observe=observe)
             items: Iterable[Any] = reply
         else:
+            for name in ("request_id", REQUEST_KEY):
+                fields.pop(name, None)
             reply = StockReply(_stock(handler, fields), observe)
             items = reply.chunks() if as_chat else reply
         return Taken(reply, items, whole=not given.get("stream"))

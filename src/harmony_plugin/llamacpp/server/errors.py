@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...api.errors import Busy, Unauthorized, error_body
-from ...core import RequestError
+from ...api.errors import Busy, MalformedOutput, Unauthorized, error_body
+from ...core import HarmonyParseError, RequestError
 from .settings import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def of(error: BaseException) -> RequestError:
     """`error` as what the client is told. Anything unforeseen is a 500 that gives no details away; the log has them."""
     if isinstance(error, RequestError):
         return error
+    if isinstance(error, HarmonyParseError):
+        return MalformedOutput(error)
     if isinstance(error, HTTPException):
         return RequestError(str(error.detail), None, None, error.status_code)
     log.error("unexpected error", exc_info=error)
@@ -88,5 +90,5 @@ def install(app: FastAPI) -> None:
                 error = RequestError(f"Invalid '{param}': {item['msg']}.", param, "invalid_value", 422)
         return response(request, error)
 
-    for kind in (RequestError, HTTPException, RequestValidationError, Exception):
+    for kind in (RequestError, HarmonyParseError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, reply)

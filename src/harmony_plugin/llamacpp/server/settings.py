@@ -17,15 +17,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, get_args
 
 import platformdirs
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, create_model
 
 from ...api.defaults import Defaults
 from ...prompts import REASONING_EFFORTS, PromptOptions
+from ...settings import Settings, read, shown_default
 from ...versions import VersionFlag
 from ..handler import Serving
 from . import stock
@@ -44,6 +45,52 @@ __all__ = [
 
 
 MOST_PARALLEL = 64  # llama.cpp tells 256 sequences apart, and those that have ended stay beside them
+
+
+#: Settings that are the process's, not a model's.
+PROCESS = ("metrics", "log_level")
+#: What this server does not have: it makes the prompts itself.
+ELSEWHERE_ONLY = ("prompts",)
+#: Flags and config keys without the prefix, for what is asked for most.
+SHORT = {f"harmony_{name}": name for name in ("headers", "reasoning_effort", "max_reasoning_tokens")}
+
+
+def _with_common(base: Any, names: Iterable[str]) -> Any:
+    """Settings of the stock server's, and fields `harmony_NAME` for the common ones: their flags, config keys and (as
+    `HARMONY_NAME`) variables. Checked by `Settings`, which reads text; a config file may hold lists and objects."""
+    fields: dict[str, Any] = {}
+    for name in names:
+        common = Settings.model_fields[name]
+        kinds = [each for each in (common.annotation, *get_args(common.annotation)) if each in (bool, int, float)]
+        kind: Any = kinds[0] if kinds else str
+        told = (common.description or "").replace("`", "")
+        if default := shown_default(name):
+            told += f" (default: {default})"
+        given = Annotated[Optional[kind], BeforeValidator(_as_text)] if kind is str else Optional[kind]
+        fields[f"harmony_{name}"] = (given, Field(default=None, description=told.replace("%", "%%")))
+    return create_model(f"Harmony{base.__name__}", __base__=base, **fields)
+
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _common(given: Any) -> Settings:
+    values = {name: getattr(given, f"harmony_{name}", None) for name in Settings.model_fields}
+    try:
+        return read(**{name: value for name, value in values.items() if value is not None})
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+if TYPE_CHECKING:
+    from .stock import ModelSettings as _ModelBase
+    from .stock import ServerSettings as _ServerBase
+else:
+    _ModelBase = _with_common(
+        stock.ModelSettings, (name for name in Settings.model_fields if name not in (*PROCESS, *ELSEWHERE_ONLY))
+    )
+    _ServerBase = _with_common(stock.ServerSettings, PROCESS)
 
 
 class SettingsError(ValueError):
@@ -70,6 +117,7 @@ class Flags(argparse.ArgumentParser):
         """As argparse's; the key may be given several times."""
         if "--api_key" in names:
             how["action"] = "append"
+        names = (*names, *(f"--{SHORT[name[2:]]}" for name in names if name[2:] in SHORT))
         return super().add_argument(*names, **how)
 
     def read(self, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,7 +168,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-class ModelSettings(stock.ModelSettings):
+class ModelSettings(_ModelBase):
     """How one model is loaded and, with chat format `harmony`, served."""
 
     chat_format: Optional[str] = Field(default="harmony", description="Chat format to use.")
@@ -157,18 +205,6 @@ class ModelSettings(stock.ModelSettings):
         "gone back in without evaluating a part of them again.",
     )
 
-    headers: Literal["constrain", "free"] = Field(
-        default=Defaults.headers, description="Whether only well-formed Harmony headers can be sampled."
-    )
-    reasoning_effort: Literal["low", "medium", "high"] = Field(
-        default=REASONING_EFFORTS[PromptOptions.reasoning_effort],
-        description="Reasoning effort of requests that name none.",
-    )
-    max_reasoning_tokens: Optional[int] = Field(
-        default=Defaults.max_reasoning_tokens,
-        ge=0,
-        description="Reasoning tokens after which the answer is opened; none: no limit.",
-    )
     max_tokens: Optional[int] = Field(
         default=Defaults.max_tokens,
         ge=1,
@@ -184,10 +220,6 @@ class ModelSettings(stock.ModelSettings):
         default=Defaults.repeat_penalty, ge=0.0, description="repeat_penalty of requests that give none."
     )
 
-    harmony_reasoning_content: bool = Field(
-        default=True, description="Whether chat replies hold reasoning_content beside reasoning."
-    )
-
     def serving(self) -> Serving:
         """How replies are run. The stock server's `cache` and `draft_model` mean the same for this chat format."""
         ram, disk = self.cache_ram_mb << 20, self.cache_disk_mb << 20
@@ -197,36 +229,34 @@ class ModelSettings(stock.ModelSettings):
         drafts = self.draft_model_num_pred_tokens if self.draft_model is not None else 0
         return Serving(self.n_parallel, ram, disk, Path(folder), drafts)
 
+    def harmony(self) -> Settings:
+        """How Harmony is split, prompted and bounded: what is given here, then `HARMONY_*`, then the defaults.
+
+        Raises:
+            SettingsError: a value that a setting does not take.
+        """
+        return _common(self)
+
     def defaults(self) -> Defaults:
         """What the chat handler gives to requests that do not say.
 
         Raises:
             SettingsError: for `chat_template_kwargs` that mean nothing here; `reasoning_effort` is read from them.
         """
-        given = {name: getattr(self, name) for name in HANDLER_DEFAULTS}
+        defaults = self.harmony().defaults(**{name: getattr(self, name) for name in HANDLER_DEFAULTS})
         template = dict(self.chat_template_kwargs or {})
-        given["reasoning_effort"] = template.pop("reasoning_effort", given["reasoning_effort"])
+        effort = template.pop("reasoning_effort", defaults.reasoning_effort or PromptOptions.reasoning_effort)
         if template:
             raise SettingsError(f"chat_template_kwargs: chat format harmony has no {', '.join(sorted(template))}")
-        if given["reasoning_effort"] not in REASONING_EFFORTS:
-            raise SettingsError(f"reasoning_effort: {given['reasoning_effort']!r} is not a level that is known")
-        return Defaults(**given)
+        if effort not in REASONING_EFFORTS:
+            raise SettingsError(f"reasoning_effort: {effort!r} is not a level that is known")
+        return replace(defaults, reasoning_effort=effort)
 
 
-HANDLER_DEFAULTS = (
-    "headers",
-    "reasoning_effort",
-    "max_reasoning_tokens",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repeat_penalty",
-)
+HANDLER_DEFAULTS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty")
 
 
-class ServerSettings(stock.ServerSettings):
+class ServerSettings(_ServerBase):
     """Where and how the server listens."""
 
     api_key: Optional[str] = Field(
@@ -272,6 +302,14 @@ class ServerSettings(stock.ServerSettings):
         if self._keys is None:
             self.add_keys(())
         return self._keys or ()
+
+    def harmony(self) -> Settings:
+        """The common settings that are the process's.
+
+        Raises:
+            SettingsError: a value that a setting does not take.
+        """
+        return _common(self)
 
     def add_keys(self, more: Iterable[str]) -> None:
         """Have `more` keys beside the setting's, and read the file, once.
@@ -337,6 +375,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         if config_file:
             written = _read_config(config_file)
             more_keys = _take_more_keys(written)
+            _spell_out(written)
             config = ConfigFile.model_validate(written)
             server, models = ServerSettings.model_validate(config.model_dump(exclude={"models"})), config.models
             if not models:
@@ -348,6 +387,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     except ValidationError as error:
         raise SettingsError(_explain(error, config_file)) from error
     server.add_keys(more_keys)
+    server.harmony()
     for model in models:
         if model.hf_model_repo_id is None and not Path(model.model).is_file():
             raise SettingsError(_not_a_file(Path(model.model)))
@@ -363,6 +403,16 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
     return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
+
+
+def _spell_out(written: dict[str, Any]) -> None:
+    """Put the settings that a config file has without the prefix under their whole names."""
+    models = written.get("models")
+    for model in models if isinstance(models, list) else ():
+        if isinstance(model, dict):
+            for name, short in SHORT.items():
+                if short in model:
+                    model.setdefault(name, model.pop(short))
 
 
 def _take_more_keys(given: dict[str, Any]) -> list[str]:
