@@ -185,7 +185,7 @@ class Settings(BaseSettings):
 
     # Prompts
     reasoning_effort: Literal["low", "medium", "high"] | None = _field(
-        None, "Reasoning effort of requests that name none; none: the server's own (medium).", "high"
+        None, "Reasoning effort of requests that name none (gpt-oss); none: medium.", "high"
     )
     model_identity: str | None = _field(
         None, "First line of the system message; none: gpt-oss's own.", "You are Ada, a helpful assistant."
