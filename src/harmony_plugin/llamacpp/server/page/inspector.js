@@ -108,9 +108,8 @@ function placed(segments, issues, unit) {
 }
 
 function span({ kind, text, ids }) {
-  const made = make("span", { className: kind }, text);
-  if (ids) made.append(make("small", { className: "ids" }, ids.join(" ")));
-  return made;
+  const shown = ids ? [make("small", { className: "ids" }, ids.join(" "))] : [];
+  return make("span", { className: kind }, text, ...shown, make("wbr"));
 }
 
 /** An issue at its place. What it means is told when it is pointed at, touched or focused. */
@@ -141,12 +140,12 @@ function mark({ code, meaning, text }) {
 function issueItem({ code, offset, text, meaning }, unit) {
   const where = ` at ${unit === "tokens" ? "token" : "character"} ${offset}`;
   const said = text ? [make("pre", { tabIndex: 0 }, text)] : [];
-  return make("li", {}, make("code", {}, code), where, make("p", { className: "hint" }, meaning), ...said);
+  return make("li", {}, make("p", {}, make("code", {}, code), where), make("p", { className: "hint" }, meaning), ...said);
 }
 
 function messageItem({ field, role, channel, recipient, content_type, text, complete, name }) {
   const header = [role, channel, recipient && `to ${recipient}`, content_type, !complete && "cut"].filter(Boolean).join(" · ");
-  const label = name ? `${field}: ${name}` : (field ?? "dropped").replace("_", " ");
+  const label = (field ?? "dropped").replace("_", " ") + (name ? `: ${name}` : "");
   return make(
     "li",
     {},

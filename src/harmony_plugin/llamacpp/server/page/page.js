@@ -33,7 +33,8 @@ function show(turn, view) {
   turns.push(turn);
   byId("empty").hidden = true;
   log.append(view.element);
-  log.scrollTop = log.scrollHeight;
+  following = true;
+  follow();
 }
 
 /** Take back all turns from one on. */
@@ -149,12 +150,12 @@ function refresh() {
   log.setAttribute("aria-busy", String(Boolean(running)));
   message.disabled = !running && unanswered();
   byId("send").disabled = message.disabled;
-  message.placeholder = message.disabled ? "First the result of the call above" : "Message";
+  message.placeholder = message.disabled ? "Answer the call first" : "Message";
   status.textContent = running ? SAID[state] : "";
-  if (running) return;
+  if (running || touch.matches) return;
   // Whoever waited with the keyboard goes on from where the page asks for something.
   if (unanswered()) last().view.element.querySelector("textarea")?.focus();
-  else if (!touch.matches && (held || document.activeElement === document.body)) message.focus();
+  else if (held || document.activeElement === document.body) message.focus();
 }
 
 function send() {
@@ -234,7 +235,12 @@ byId("new-chat").onclick = () => {
 
 /** Stay at the end of the conversation, unless the user has gone up to read. */
 let following = true;
-log.onscroll = () => (following = log.scrollHeight - log.scrollTop - log.clientHeight < 40);
+let top = 0;
+log.onscroll = () => {
+  if (log.scrollTop < top) following = false;
+  if (log.scrollHeight - log.scrollTop - log.clientHeight < 40) following = true;
+  top = log.scrollTop;
+};
 function follow() {
   if (following) log.scrollTop = log.scrollHeight;
 }

@@ -128,15 +128,18 @@ export class ReplyView {
     if (reply.reasoning) {
       this.thinking.hidden = false;
       const seconds = Math.round(reply.thinkingTime / 1000);
-      const told = reply.state === "thinking" ? `Thinking… ${seconds} s` : `Thought for ${seconds} s`;
+      const told = reply.state === "thinking" ? `Thinking… ${seconds} s` : `Thought for ${seconds || "less than 1"} s`;
       if (this.summary.textContent !== told) this.summary.textContent = told;
+      const box = this.thought.parentElement;
+      const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
       this.thought.appendData(reply.reasoning.slice(this.thought.length));
+      if (atEnd) box.scrollTop = box.scrollHeight;
     }
     this.markdown.show(reply.content);
     for (const [place, call] of reply.calls.entries()) {
       const shown = this.calls.children[place] ?? this.calls.appendChild(callCard());
       shown.querySelector(".name").textContent = call.name;
-      shown.querySelector("code").textContent = reply.state === "done" ? pretty(call.input) : call.input;
+      shown.querySelector("pre > code").textContent = reply.state === "done" ? pretty(call.input) : call.input;
     }
     this.calls.hidden = !reply.calls.length;
     this.actions.painted();
@@ -219,8 +222,8 @@ function statsOf({ usage, timings }) {
   const cached = usage.prompt_tokens_details?.cached_tokens;
   const speed = timings?.predicted_per_second;
   return [
-    `${number(usage.completion_tokens)} tokens` + (thinking ? `, ${number(thinking)} of them thinking` : ""),
+    `${number(usage.completion_tokens)} tokens` + (thinking ? ` (${number(thinking)} thinking)` : ""),
     ...(speed ? [`${speed.toFixed(1)} tokens/s`] : []),
-    `prompt ${number(usage.prompt_tokens)}` + (cached ? `, ${number(cached)} cached` : ""),
+    `prompt ${number(usage.prompt_tokens)}` + (cached ? ` (${number(cached)} cached)` : ""),
   ].join(" · ");
 }
