@@ -68,4 +68,3 @@ def _file(name: str, request: Request, more: dict[str, str]) -> Response:
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=f"{kind}; charset=utf-8", headers=headers)
-

@@ -151,7 +151,7 @@ const INLINE = new RegExp(
     /(?<ticks>`{1,3})(?!`)(?<code>[^]{1,2000}?)\k<ticks>(?!`)/,
     /\*\*(?<bold>(?=\S)[^]{0,2000}?\S)\*\*/,
     /\*(?<italic>(?=\S)[^*]{1,500}?)\*(?!\w)/,
-    /\[(?<text>[^[\]]{1,500})\]\((?<target>[^\s()]{1,2000}(?:\([^\s()]{0,200}\)[^\s()]{0,200})?)\)/,
+    /!?\[(?<text>[^[\]]{1,500})\]\((?<target>[^\s()]{1,2000}(?:\([^\s()]{0,200}\)[^\s()]{0,200})?)\)/,
     /(?<address>https?:\/\/[^\s<>()[\]"'`*]{1,2000})/,
     /(?<escaped>\\[\\`*_[\]#|~<>()+.!-])/,
   ].map((part) => part.source).join("|"),
@@ -181,7 +181,7 @@ function part({ 0: source, groups }) {
   return link(groups.target, inline(make("span"), groups.text).childNodes) ?? source;
 }
 
-/** A link, or null for what is no plain web address. */
+/** A link, or null for what is no plain web address. An image is a link, too: the page fetches nothing from elsewhere. */
 function link(target, children) {
   if (!/^https?:\/\//i.test(target) || !URL.canParse(target)) return null;
   return make("a", { href: target, target: "_blank", rel: "noopener noreferrer" }, ...children);
