@@ -2,8 +2,8 @@
 """Find a Chromium for the tests of the page, or put one into the user's cache folder; prints its path.
 
 One that is on the PATH is taken as it is. Else, on Linux on x86-64, the one that the npm package @sparticuz/chromium
-carries: 65 MB fetched with `npm pack`, unpacked with node, which comes with npm. (Playwright's own download needs a host
-that is not a package registry.) Standard library only, and it knows nothing of harmony-plugin.
+carries: 65 MB fetched with `npm pack`, unpacked with node, which comes with npm. (Playwright's own download needs a
+host that is no package registry.) Standard library only, and it knows nothing of harmony-plugin.
 
     python scripts/install_chromium.py
 """

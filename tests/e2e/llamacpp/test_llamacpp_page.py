@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra dev)")
+pytest.importorskip("playwright", reason="needs playwright (the extra dev)")
 
 from llamacpp_rig import AT_ONCE, ENDLESS, ONE_THREAD, WEATHER, answer, call, encoding, sound
+from playwright.sync_api import expect, sync_playwright
 from scripts.install_chromium import Unavailable, chromium
 
 from harmony_plugin.demo.model import build_model
@@ -158,7 +159,7 @@ def browser() -> Iterator[Any]:
         found = chromium()
     except Unavailable as error:
         pytest.skip(str(error))
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         environment = {**os.environ, **found.environment}
         # Chromium's own sandbox is not to be had in most containers, and the page is ours.
         launched = playwright.chromium.launch(
@@ -187,7 +188,7 @@ class Tab:
 
     def open(self) -> Tab:
         self.page.goto(self.url)
-        sync_api.expect(self.page.locator("#model option")).not_to_have_text(["…"])
+        expect(self.page.locator("#model option")).not_to_have_text(["…"])
         return self
 
     def say(self, text: str) -> None:
@@ -196,7 +197,7 @@ class Tab:
 
     def wait(self) -> None:
         """Until the reply is complete."""
-        sync_api.expect(self.page.locator("#log")).to_have_attribute("aria-busy", "false")
+        expect(self.page.locator("#log")).to_have_attribute("aria-busy", "false")
 
     def ask(self, text: str) -> Any:
         """The reply to `text`, complete."""
@@ -232,7 +233,7 @@ def tabs(browser: Any) -> Iterator[Callable[..., Tab]]:
         opened.append(tab)
         return tab
 
-    sync_api.expect.set_options(timeout=15_000)
+    expect.set_options(timeout=15_000)
     yield new
     for tab in opened:
         tab.page.context.close()
@@ -242,10 +243,6 @@ def tabs(browser: Any) -> Iterator[Callable[..., Tab]]:
 @pytest.fixture
 def tab(served: ServerProcess, tabs: Callable[..., Tab]) -> Tab:
     return tabs(served.url).open()
-
-
-def expect(what: Any) -> Any:
-    return sync_api.expect(what)
 
 
 def of_the_api(served: ServerProcess, script: str, *messages: dict[str, Any]) -> dict[str, Any]:
@@ -690,8 +687,8 @@ def test_a_phone_has_nothing_to_scroll_sideways(served: ServerProcess, tabs: Cal
 
 UNNAMED = """() => {
   const named = (e) => e.ariaLabel || e.labels?.length || e.textContent.trim();
-  const controls = [...document.querySelectorAll("button, input, select, textarea, summary, a, [role=region], pre[aria-label]")];
-  return controls.filter((e) => !named(e)).map((e) => e.outerHTML);
+  const controls = "button, input, select, textarea, summary, a, [role=region], pre[aria-label]";
+  return [...document.querySelectorAll(controls)].filter((e) => !named(e)).map((e) => e.outerHTML);
 }"""
 # The contrast of text with what is behind it, as WCAG 2 counts it, where it is less than 4.5.
 PALE = """() => {
