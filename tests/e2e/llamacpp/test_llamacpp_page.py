@@ -323,6 +323,13 @@ def test_markdown_becomes_elements(tab: Tab) -> None:
     ]
     for n in range(2):
         assert links.nth(n).get_attribute("rel") == "noopener noreferrer"
+    at_once = """async (shown, text) => {
+      const { Markdown } = await import("./ui/markdown.js");
+      const other = document.createElement("div");
+      new Markdown(other).show(text);
+      return other.innerHTML === shown.innerHTML;
+    }"""
+    assert shown.evaluate(at_once, MARKDOWN), "streamed and at once"
 
 
 def test_what_the_model_writes_is_text(tab: Tab) -> None:
@@ -401,6 +408,13 @@ def test_a_call_is_answered_by_hand(tab: Tab) -> None:
     tab.button("Regenerate").click()
     tab.wait()
     assert tab.sent[2]["messages"] == tab.sent[1]["messages"]
+
+
+def test_a_message_whose_reply_waits_for_a_result_can_be_edited(tab: Tab) -> None:
+    tab.ask("Weather in Paris?")
+    tab.button("Edit the message").click()
+    expect(tab.ask("What is 2 + 2?").locator(".markdown")).to_have_text("2 + 2 = 4.")
+    assert len(tab.sent[1]["messages"]) == 1
 
 
 def test_several_calls_are_answered_together(tab: Tab) -> None:
@@ -501,9 +515,10 @@ def test_an_error_is_told_in_the_servers_words_and_can_be_tried_again(tab: Tab) 
 
 
 def test_a_key_is_asked_for_and_kept_in_the_tab(tmp_path: Path, tabs: Callable[..., Tab]) -> None:
-    with sound(scripted_with(tmp_path, "--n_parallel", "1", "--api_key", "secret")) as keyed:
-        tab = tabs(keyed.url)
-        tab.page.goto(keyed.url)
+    # Behind a proxy that gives it a path, too.
+    with sound(scripted_with(tmp_path, "--n_parallel", "1", "--api_key", "secret", "--root_path", "/base")) as keyed:
+        tab = tabs(f"{keyed.url}/base/")
+        tab.page.goto(tab.url)
         box = tab.page.get_by_label("API key", exact=True)
         expect(box).to_be_focused()
         box.fill("wrong")
@@ -518,8 +533,9 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(tmp_path: Path, tabs: Callable[.
         tab.page.reload()
         expect(tab.page.locator("#model option")).to_have_text(["tiny"])
         # Whoever cancels is told why nothing works.
+        assert {httpx.URL(one.url).path.split("/")[1] for one in tab.asked} == {"base"}
         other = tabs(keyed.url)
-        other.page.goto(keyed.url)
+        other.page.goto(other.url)
         other.button("Cancel").click()
         expect(other.page.get_by_role("status")).to_have_text("Invalid API key")
 

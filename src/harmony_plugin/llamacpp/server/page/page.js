@@ -160,7 +160,7 @@ function refresh() {
 
 function send() {
   const text = message.value.trim();
-  if (!text || running || unanswered() || settings.request() === null) return;
+  if (!text || running || (unanswered() && !edited) || settings.request() === null) return;
   if (edited) cut(edited);
   stopEditing();
   message.value = "";
