@@ -775,6 +775,7 @@ def test_the_page_is_kept_to_itself(served: ServerProcess) -> None:
             assert answer.headers["referrer-policy"] == "no-referrer"
         for nothing in ("/ui/", "/ui/none.js", "/ui/..%2fui.py", "/ui/%2e%2e/ui.py"):
             assert http.get(nothing).status_code == 404
+    assert f"{served.url}/  (a page to chat on)" in served.output()
 
 
 def test_without_the_page(tmp_path: Path) -> None:
