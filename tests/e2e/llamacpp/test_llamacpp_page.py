@@ -261,7 +261,7 @@ def test_thinking_is_folded_away_and_opens(tab: Tab, served: ServerProcess) -> N
     told = of_the_api(served, "sum")
     thought = reply.locator(".thought")
     expect(thought).to_be_hidden()
-    expect(reply.locator("summary")).to_have_text("Thought for less than 1 s")
+    expect(reply.locator("summary")).to_have_text(re.compile("^Thought for .* s$"))
     reply.locator("summary").click()
     expect(thought).to_be_visible()
     assert thought.text_content() == told["reasoning_content"]
@@ -273,7 +273,7 @@ def test_thinking_is_folded_away_and_opens(tab: Tab, served: ServerProcess) -> N
 def test_thinking_streams_while_it_is_open_and_is_ended_by_answer_now(tab: Tab) -> None:
     tab.say("think")
     reply = tab.reply()
-    expect(reply.locator("summary")).to_have_text("Thinking… 1 s")
+    expect(reply.locator("summary")).to_have_text(re.compile(r"^Thinking… \d+ s$"))
     reply.locator("summary").click()
     before = len(reply.locator(".thought").text_content())
     tab.page.wait_for_function("n => document.querySelector('.thought').textContent.length > n", arg=before)
@@ -638,10 +638,10 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
     press = tab.page.keyboard.press
 
     def reach(name: str) -> None:
-        """Tab until the control of that name has the focus."""
+        """Tab until the control whose name begins so has the focus."""
         for _ in range(60):
             focused = tab.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent")
-            if focused == name:
+            if focused.startswith(name):
                 return
             press("Tab")
         raise AssertionError(f"{name} is not reached by Tab")
@@ -653,7 +653,7 @@ def test_the_keyboard_is_enough(tab: Tab) -> None:
     press("Enter")
     tab.wait()
     assert tab.sent[0]["messages"][0]["content"] == "first line\nWhat is 2 + 2?"
-    reach("Thought for less than 1 s")
+    reach("Thought for")
     press("Enter")
     expect(tab.reply().locator(".thought")).to_be_visible()
     reach("Settings")

@@ -71,15 +71,15 @@ export class Inspector {
     this.ids.disabled = !segments.some((segment) => segment.ids);
     const raw = make("pre", { className: "raw", tabIndex: 0, "aria-label": "The model's output" });
     for (const part of placed(segments, issues, unit)) raw.append(part.code ? mark(part) : span(part));
-    const legend = make("p", { className: "legend" }, ...LEGEND.map(([kind, name]) => make("span", { className: kind }, name)));
+    const kinds = LEGEND.map(([kind, name]) => make("span", { className: kind }, name));
+    const items = issues.map((issue) => issueItem(issue, unit));
     const none = make("p", { className: "hint" }, "Well-formed: nothing had to be repaired.");
-    const repairs = issues.length ? make("ul", { className: "issues" }, ...issues.map((issue) => issueItem(issue, unit))) : none;
     this.body.replaceChildren(
       make("h3", {}, "Output"),
       raw,
-      legend,
+      make("p", { className: "legend" }, ...kinds),
       make("h3", {}, "Repairs"),
-      repairs,
+      items.length ? make("ul", { className: "issues" }, ...items) : none,
       make("h3", {}, "Messages"),
       make("ol", { className: "messages" }, ...messages.map(messageItem)),
     );
@@ -144,12 +144,18 @@ function issueItem({ code, offset, text, meaning }, unit) {
 }
 
 function messageItem({ field, role, channel, recipient, content_type, text, complete, name }) {
-  const header = [role, channel, recipient && `to ${recipient}`, content_type, !complete && "cut"].filter(Boolean).join(" · ");
+  const to = recipient && `to ${recipient}`;
+  const header = [role, channel, to, content_type, !complete && "cut"].filter(Boolean).join(" · ");
   const label = (field ?? "dropped").replace("_", " ") + (name ? `: ${name}` : "");
   return make(
     "li",
     {},
-    make("p", {}, make("span", { className: `field ${field ?? "dropped"}` }, label), make("span", { className: "hint" }, header)),
+    make(
+      "p",
+      {},
+      make("span", { className: `field ${field ?? "dropped"}` }, label),
+      make("span", { className: "hint" }, header),
+    ),
     make("pre", { tabIndex: 0 }, text),
   );
 }

@@ -77,7 +77,8 @@ export class Reply {
 }
 
 function sent({ id, type, name, input }) {
-  return type === "custom" ? { id, type, custom: { name, input } } : { id, type: "function", function: { name, arguments: input } };
+  if (type === "custom") return { id, type, custom: { name, input } };
+  return { id, type: "function", function: { name, arguments: input } };
 }
 
 export class ReplyView {
@@ -174,8 +175,8 @@ export class ReplyView {
       };
       this.calls.children[place].append(make("label", {}, `Result of ${call.name}`, box));
     }
-    const many = this.reply.asked.length > 1;
-    this.calls.append(make("button", { type: "submit", className: "primary" }, many ? "Send the results" : "Send the result"));
+    const label = this.reply.asked.length > 1 ? "Send the results" : "Send the result";
+    this.calls.append(make("button", { type: "submit", className: "primary" }, label));
   }
 
   send() {
