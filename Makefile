@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance matrix vllm-tests mutation clean
 
 help:
-	@echo "make demo         the main job on the embedded demo model, real server and client"
+	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
 	@echo "make test         every check and every test, both engines included"
 	@echo "make quick        lint and the tests that need no server"
 	@echo "make coverage     the same tests, vLLM's processes measured, too (half as long again)"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,30 @@ def test_demo_in_a_terminal_is_coloured() -> None:
     assert b"\x1b[32m" in said  # content
     assert b"\x1b[36m" in said  # tool call
     assert b"\x1b[2;3m" in said  # reasoning
+
+
+@demo_needs
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_demo_opens_its_page_and_stays_until_it_is_told_to_end(tmp_path: Path) -> None:
+    extras()
+    import httpx
+
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/part && mv {tmp_path}/part {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "harmony_plugin.cli", "demo", "--open"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "BROWSER": str(browser)}
+    ) as process:
+        while not (tmp_path / "opened").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        page = httpx.get((tmp_path / "opened").read_text(), headers={"accept": "text/html"})
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0, said
+    assert "ui/page.js" in page.text
+    assert "What is the weather in Paris?" in said.split("The page: ")[1]
 
 
 @demo_needs

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "demo":
             from .demo.show import demo
 
-            return demo(arguments.model, arguments.max_tokens)
+            return demo(arguments.model, arguments.max_tokens, open_page=arguments.open)
         return _parse(arguments)
     except KeyboardInterrupt:
         return 130
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="run the real server on a tiny model and show what a client gets")
     demo.add_argument("--model", metavar="FILE.gguf", help="your own gpt-oss model, unscripted")
     demo.add_argument("--max-tokens", type=int, default=2048, help="of a reply of your model (default: %(default)s)")
+    demo.add_argument("--open", action="store_true", help="keep the server up and open its page, until Ctrl+C")
     parse = commands.add_parser("parse", help="split a transcript and print the OpenAI message as JSON")
     parse.add_argument("file", nargs="?", default="-", help="the model's output; -: standard input (default)")
     parse.add_argument("--ids", action="store_true", help="the input is a JSON list of token ids, not text")

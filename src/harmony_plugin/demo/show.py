@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+import webbrowser
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -112,12 +114,15 @@ class Screen:
         return f"{STYLES[style]}{text}{RESET}" if self._colour and style in STYLES and text else text
 
 
-def demo(model: str | None = None, max_tokens: int = 2048, out: TextIO | None = None) -> int:
+def demo(
+    model: str | None = None, max_tokens: int = 2048, out: TextIO | None = None, *, open_page: bool = False
+) -> int:
     """Run the demo; gives the exit code: 0 if streamed and whole replies agreed everywhere.
 
     Args:
         model: a GGUF file of your own, run unscripted; None: the tiny model, scripted.
         max_tokens: most tokens of a reply of your model.
+        open_page: keep the server up, and open its page in the browser, until Ctrl+C.
     """
     screen = Screen(out or sys.stdout)
     try:
@@ -138,18 +143,35 @@ def demo(model: str | None = None, max_tokens: int = 2048, out: TextIO | None = 
             arguments = ["-m", "harmony_plugin.llamacpp", "--model", model]
         with ServerProcess([*arguments, "--model_alias", "demo"]) as server:
             screen.line(f"Server at {server.url}", "title")
+            if not open_page:
+                screen.line("  a browser gets a page to chat on there; --open keeps the server up and opens it")
             client = OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=3600)
             limit = None if model is None else max_tokens
             agreed = [_play(client, scene, screen, limit) for scene in SCENES]
+            screen.line()
+            if all(agreed):
+                screen.line("Streamed and whole replies agree.", "title")
+            else:
+                screen.line("Streamed and whole replies differ.", "bad")
+            if open_page:
+                _stay(server, screen, scripted=model is None)
     except (StartError, OpenAIError, ImportError, OSError) as error:
         screen.line(str(error), "bad")
         return 1
+    return 0 if all(agreed) else 1
+
+
+def _stay(server: ServerProcess, screen: Screen, *, scripted: bool) -> None:
+    """The page in the user's browser, until Ctrl+C."""
     screen.line()
-    if all(agreed):
-        screen.line("Streamed and whole replies agree.", "title")
-        return 0
-    screen.line("Streamed and whole replies differ.", "bad")
-    return 1
+    screen.line(f"The page: {server.url}/  (Ctrl+C ends it)", "title")
+    if scripted:
+        screen.line("  These have a recorded reply; to anything else the random model writes noise:")
+        for scene in SCENES:
+            screen.line(f"    {scene.question}")
+    with suppress(KeyboardInterrupt):
+        webbrowser.open(f"{server.url}/")
+        server.process.wait()
 
 
 def _play(client: Any, scene: Scene, screen: Screen, limit: int | None) -> bool:

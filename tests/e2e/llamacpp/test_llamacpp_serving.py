@@ -287,7 +287,7 @@ def test_without_the_key_the_root_names_no_model_and_nothing_else_is_open(
         told = stranger.get("/").json()
         assert told["api_key_needed"] is True
         assert "models" not in told
-        assert "one" not in stranger.get("/", headers={"accept": "text/html"}).text.split("<h2>")[0]
+        assert ">one<" not in stranger.get("/", headers={"accept": "text/html"}).text
         assert stranger.head("/").status_code == 200
         assert stranger.get("/openapi.json").status_code == 401
         assert stranger.get("/docs").status_code == 404

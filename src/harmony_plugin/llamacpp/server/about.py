@@ -46,12 +46,13 @@ MOST_MODELS = 1000
 PAGE = 20
 
 
-def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> Iterator[str]:
+def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool, ui: bool = False) -> Iterator[str]:
     """Lines for the person who started the server, once it listens.
 
     Args:
         address: the one that it listens on.
         keyed: whether requests need the API key.
+        ui: whether there is a page to chat on.
     """
     everywhere = address in EVERYWHERE
     listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (address, "localhost"))
@@ -81,6 +82,8 @@ def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool) -> 
     for api in ("OpenAI", "Anthropic"):
         base = url + ("/v1" if api == "OpenAI" else "")
         yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"
+    if ui:
+        yield f"  browser    {url}/  (a page to chat on)"
     nobody = "none needed" + (", and all who reach this machine can ask: --api_key sets one" if everywhere else "")
     yield f"  key        {'needed: --api_key' if keyed else nobody}"
     yield f"  manual     {MANUAL}"

@@ -35,7 +35,7 @@ from ...api.tools import Toolbox
 from ...core import RequestError
 from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
 from ..scheduler import Scheduler
-from . import about, chat, errors, stock, tokens
+from . import about, chat, errors, stock, tokens, ui
 from .host import Host, Turn
 from .metrics import Metrics
 from .record import Record
@@ -109,6 +109,8 @@ def create_app(host: Host, settings: ServerSettings) -> FastAPI:
     )
     app.add_middleware(_Observed, metrics=server.metrics)
     app.include_router(server.router(app.openapi))
+    if settings.ui:
+        app.include_router(ui.router())
 
     stock.include_routes(app, settings, authenticate=server.authenticate, turn=host.alone, admit=server.admit)
     return app
@@ -211,6 +213,8 @@ class _Server:
         told = about.summary(self.host, keyed=keyed, shown=self._admitted(request))
         headers = {"vary": "accept"}
         if "text/html" in request.headers.get("accept", ""):
+            if self.settings.ui:
+                return ui.page(request)
             return HTMLResponse(about.page(told, request.scope.get("root_path", "")), headers=headers)
         return JSONResponse(told, headers=headers)
 

@@ -18,8 +18,8 @@ __all__ = ["Record"]
 
 log = logging.getLogger("harmony_plugin.server")
 
-# What others ask again and again.
-QUIET = frozenset({"/health", "/readyz", "/metrics"})
+# What others ask again and again, and the files of the page.
+QUIET = frozenset({"/health", "/readyz", "/metrics", "/ui/{name}"})
 
 
 class Record:

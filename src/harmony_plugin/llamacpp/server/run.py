@@ -24,7 +24,7 @@ from .. import ProcessorFactory
 from . import about, stock
 from .app import create_app, create_host
 from .host import Host, Progress
-from .settings import Chosen, Flags, ModelSettings, SettingsError, complain, read_settings, say
+from .settings import Chosen, Flags, ModelSettings, ServerSettings, SettingsError, complain, read_settings, say
 
 __all__ = ["main"]
 
@@ -82,7 +82,7 @@ def main(
         sys.exit(NO_ADDRESS)
     _load(host, chosen.models)
     try:
-        _Listener(config, host, keyed=bool(chosen.server.api_keys)).run(sockets)
+        _Listener(config, host, chosen.server).run(sockets)
     except OSError as error:  # somebody else began to listen while the model was loaded
         complain(_not_bound(chosen, error))
         sys.exit(NO_ADDRESS)
@@ -144,16 +144,17 @@ def interruptible() -> Iterator[Callable[[], None]]:
 class _Listener(uvicorn.Server):
     """Says what is served, once it is."""
 
-    def __init__(self, config: uvicorn.Config, host: Host, *, keyed: bool) -> None:
+    def __init__(self, config: uvicorn.Config, host: Host, settings: ServerSettings) -> None:
         super().__init__(config)
         self._host = host
-        self._keyed = keyed
+        self._settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         scheme = "https" if self.config.is_ssl else "http"
         port = sockets[0].getsockname()[1] if sockets else self.config.port
-        for line in about.banner(self._host, scheme, self.config.host, port, keyed=self._keyed):
+        keyed, ui = bool(self._settings.api_keys), self._settings.ui
+        for line in about.banner(self._host, scheme, self.config.host, port, keyed=keyed, ui=ui):
             say(line)
 
 

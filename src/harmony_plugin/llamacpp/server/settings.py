@@ -290,6 +290,7 @@ class ServerSettings(_ServerBase):
         default=False,
         description="Whether a request that names a model that is not served is a 404; else the first model answers.",
     )
+    ui: bool = Field(default=True, description="Whether browsers get a chat page at /; else a list of the endpoints.")
     _keys: tuple[str, ...] | None = PrivateAttr(default=None)
 
     @property
