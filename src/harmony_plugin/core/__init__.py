@@ -15,6 +15,7 @@ from .routing import tool_names
 from .stops import StopStrings
 from .stream import Stream, is_json, parse
 from .tokens import SPECIAL_IDS, VOCABULARY_SIZE
+from .tracing import Explanation, Kind, Segment, Shown, Trace
 from .vocabulary import Special, Vocabulary, harmony_encoding, harmony_library, harmony_vocabulary, vocabulary_of
 from .waiting import Wait
 from .words import BUILTIN_NAMESPACES, BUILTIN_RECIPIENTS, CHANNELS
@@ -34,16 +35,20 @@ __all__ = [
     "Dialect",
     "Ended",
     "Event",
+    "Explanation",
     "Field",
     "HarmonyError",
     "HarmonyParseError",
     "Issue",
     "Joiner",
+    "Kind",
     "Message",
     "Options",
     "Output",
     "Reply",
     "RequestError",
+    "Segment",
+    "Shown",
     "Special",
     "Started",
     "StopStrings",
@@ -52,6 +57,7 @@ __all__ = [
     "Text",
     "ToolCall",
     "ToolCallDelta",
+    "Trace",
     "Vocabulary",
     "Wait",
     "harmony_encoding",
