@@ -63,27 +63,35 @@ class Asked:
 
 
 def asked(expression: str) -> Asked:
-    """The metrics of an expression; an aggregation's labels count for each metric in it."""
+    """The metrics of an expression; labels that an aggregation keeps are wanted of each metric that it adds up."""
     found = Asked()
-    aggregations: list[set[str]] = []
 
-    def enter(node: Any) -> None:
-        if isinstance(node, promql_parser.AggregateExpr):
-            aggregations.append(set(node.modifier.labels) if node.modifier is not None else set())
-        selector = node.vector_selector if isinstance(node, promql_parser.MatrixSelector) else node
-        if isinstance(selector, promql_parser.VectorSelector):
-            assert selector.name is not None, f"no metric's name: {expression}"
-            labels = found.labels.setdefault(selector.name, set())
-            labels.update(*aggregations)
-            for matcher in selector.matchers.matchers:
-                labels.add(matcher.name)
-                found.matches.append((selector.name, matcher.name, matcher.value))
+    def visit(node: Any, kept: frozenset[str]) -> None:
+        match node:
+            case promql_parser.AggregateExpr():
+                visit(node.expr, kept.union(node.modifier.labels if node.modifier is not None else ()))
+            case promql_parser.BinaryExpr():
+                visit(node.lhs, kept)
+                # These only say which series of the left side stay.
+                visit(node.rhs, frozenset() if str(node.op) in ("and", "unless") else kept)
+            case promql_parser.Call():
+                for argument in node.args:
+                    visit(argument, kept)
+            case promql_parser.ParenExpr():
+                visit(node.expr, kept)
+            case promql_parser.MatrixSelector():
+                visit(node.vector_selector, kept)
+            case promql_parser.VectorSelector():
+                assert node.name is not None, f"no metric's name: {expression}"
+                matchers = node.matchers.matchers
+                found.matches += [(node.name, matcher.name, matcher.value) for matcher in matchers]
+                found.labels.setdefault(node.name, set()).update(kept, (matcher.name for matcher in matchers))
+            case promql_parser.NumberLiteral():
+                pass
+            case _:
+                raise TypeError(f"{type(node).__name__} in {expression}")
 
-    def leave(node: Any) -> None:
-        if isinstance(node, promql_parser.AggregateExpr):
-            aggregations.pop()
-
-    promql_parser.walk(promql_parser.parse(expression), enter, leave)
+    visit(promql_parser.parse(expression), frozenset())
     return found
 
 
