@@ -93,10 +93,7 @@ ROWS: dict[str, list[Panel]] = {
             "Requests whose client went away.",
             [
                 (total(rate("harmony_requests_cancelled_total"), "instance", "endpoint"), "{{instance}} {{endpoint}}"),
-                (
-                    total(rate("vllm:request_success_total", 'finished_reason="abort"'), "instance"),
-                    "{{instance}}",
-                ),
+                (total(rate("vllm:request_success_total", 'finished_reason="abort"'), "instance"), "{{instance}}"),
             ],
         ),
         (
@@ -108,10 +105,7 @@ ROWS: dict[str, list[Panel]] = {
                     total(rate("harmony_requests_total", 'status=~"429|5.."', 'endpoint!="/readyz"'), "status"),
                     "{{status}}",
                 ),
-                (
-                    total(vllm_requests('status="5xx"'), "status"),
-                    "{{status}}",
-                ),
+                (total(vllm_requests('status="5xx"'), "status"), "{{status}}"),
                 (total(rate("vllm:admission_rejections_total"), "reason"), "refused {{reason}}"),
             ],
         ),
@@ -128,6 +122,16 @@ ROWS: dict[str, list[Panel]] = {
             units.Seconds,
             "From the request to its end, waiting included.",
             quantiles("harmony_request_duration_seconds", GENERATING) + quantiles("vllm:e2e_request_latency_seconds"),
+        ),
+        ("Time between tokens, vLLM", units.Seconds, "Of one reply.", quantiles("vllm:inter_token_latency_seconds")),
+        (
+            "Seconds of splitting",
+            units.Seconds,
+            "A second: 1 is one core.",
+            [
+                (total(rate("harmony_splitting_seconds_total"), "instance"), "{{instance}}"),
+                (total(rate("harmony_engine_seconds_total", 'part="splitting"'), "instance"), "{{instance}}"),
+            ],
         ),
     ],
     "Tokens": [
@@ -152,21 +156,6 @@ ROWS: dict[str, list[Panel]] = {
             "A second: chunks of streams and finished whole replies, as the engine of llama.cpp gave them.",
             [(total(rate("harmony_chunks_total"), "instance"), "{{instance}}")],
         ),
-        (
-            "Reasoning",
-            units.PercentUnit,
-            "Share of generated tokens that are reasoning.",
-            [
-                (
-                    share(
-                        rate("harmony_tokens_total", 'kind="reasoning"'),
-                        rate("harmony_tokens_total", 'kind="completion"'),
-                    ),
-                    "{{instance}}",
-                ),
-                (share(rate("harmony_reasoning_tokens_total"), rate("vllm:generation_tokens_total")), "{{instance}}"),
-            ],
-        ),
     ],
     "Harmony": [
         (
@@ -189,7 +178,7 @@ ROWS: dict[str, list[Panel]] = {
         (
             "Issues",
             units.Short,
-            f"A second, by code: docs/spec.md says what each means. {SPLIT_BY_PLUGIN}",
+            f"A second, by code: harmony_plugin.CODES says what each means. {SPLIT_BY_PLUGIN}",
             [(total(rate("harmony_issues_total"), "code"), "{{code}}")],
         ),
         (
@@ -199,24 +188,24 @@ ROWS: dict[str, list[Panel]] = {
             [(total(rate("harmony_messages_total"), "channel"), "{{channel}}")],
         ),
         (
-            "Tool calls and reasoning",
+            "Tool calls a reply",
             units.Short,
-            f"Calls, and tokens of reasoning, a reply. {SPLIT_BY_PLUGIN}",
-            [
-                (share(rate("harmony_tool_calls_total"), rate("harmony_replies_total")), "calls {{instance}}"),
-                (
-                    share(rate("harmony_reasoning_tokens_total"), rate("harmony_replies_total")),
-                    "reasoning {{instance}}",
-                ),
-            ],
+            SPLIT_BY_PLUGIN,
+            [(share(rate("harmony_tool_calls_total"), rate("harmony_replies_total")), "{{instance}}")],
         ),
         (
-            "Seconds of splitting",
-            units.Seconds,
-            "A second: 1 is one core.",
+            "Reasoning",
+            units.PercentUnit,
+            "Share of generated tokens that are reasoning.",
             [
-                (total(rate("harmony_splitting_seconds_total"), "instance"), "{{instance}}"),
-                (total(rate("harmony_engine_seconds_total", 'part="splitting"'), "instance"), "{{instance}}"),
+                (
+                    share(
+                        rate("harmony_tokens_total", 'kind="reasoning"'),
+                        rate("harmony_tokens_total", 'kind="completion"'),
+                    ),
+                    "{{instance}}",
+                ),
+                (share(rate("harmony_reasoning_tokens_total"), rate("vllm:generation_tokens_total")), "{{instance}}"),
             ],
         ),
     ],
@@ -244,6 +233,20 @@ ROWS: dict[str, list[Panel]] = {
             units.PercentUnit,
             "With draft_model alone: of the tokens guessed ahead, those that were right.",
             [(share(rate("harmony_engine_accepted_total"), rate("harmony_engine_drafted_total")), "{{instance}}")],
+        ),
+    ],
+    "Engine: vLLM": [
+        (
+            "KV cache in use",
+            units.PercentUnit,
+            "Near 100 %: requests wait, or are set back.",
+            [(metric("vllm:kv_cache_usage_perc"), "{{instance}} {{engine}}")],
+        ),
+        (
+            "Preemptions",
+            units.Short,
+            "A second: replies set back because the KV cache was full.",
+            [(total(rate("vllm:num_preemptions_total"), "instance"), "{{instance}}")],
         ),
     ],
     "Cache": [
@@ -276,15 +279,6 @@ ROWS: dict[str, list[Panel]] = {
             units.BytesIEC,
             "What prompts take that were pushed out of the context; cache_ram_mb is the most.",
             [(total(metric("harmony_prompt_cache_bytes"), "instance", "model"), "{{model}} {{instance}}")],
-        ),
-        (
-            "KV cache in use, vLLM",
-            units.PercentUnit,
-            "Near 100 %: requests wait, or are set back (preemptions).",
-            [
-                (metric("vllm:kv_cache_usage_perc"), "{{instance}} {{engine}}"),
-                (total(rate("vllm:num_preemptions_total"), "instance"), "preemptions a second {{instance}}"),
-            ],
         ),
     ],
 }

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import httpx
 from llamacpp_rig import AT_ONCE, ONE_THREAD, scripted, sound
-from monitoring_rig import KEY, Prometheus, exported, wrong_labels
+from monitoring_rig import KEY, Prometheus, exported, tool, wrong_labels
 
 from harmony_plugin.demo.model import build_model
 
-MODEL = ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192", *AT_ONCE, *ONE_THREAD)
 #: What vLLM alone exports; and what does not happen here: guesses ahead, failures.
 OF_VLLM = {
     "Tokens, vLLM",
@@ -18,14 +17,16 @@ OF_VLLM = {
     "Replies",
     "Issues",
     "Messages",
-    "Tool calls and reasoning",
-    "KV cache in use, vLLM",
+    "Tool calls a reply",
+    "Time between tokens, vLLM",
+    "KV cache in use",
+    "Preemptions",
 }
 NOT_HERE = {"Guesses that were right", "Refused and failed"}
 
 
 def use(http: httpx.Client) -> None:
-    """Every kind of request that a metric tells apart: whole, streamed, given up, refused."""
+    """A whole reply, a streamed one, and one that is given up."""
     user = {"model": "tiny", "metadata": {"script": "answer"}, "messages": [{"role": "user", "content": "Hello"}]}
     assert http.post("/v1/chat/completions", json=user).status_code == 200
     for script in ("answer", "endless"):
@@ -38,8 +39,10 @@ def use(http: httpx.Client) -> None:
 
 
 def test_prometheus_over_the_server(tmp_path: Path) -> None:
+    tool("prometheus")  # before a server is started for it
+    flags = ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192", *AT_ONCE, *ONE_THREAD)
     with (
-        sound(scripted(tmp_path, *MODEL, "--api_key", KEY)) as server,
+        sound(scripted(tmp_path, *flags, "--api_key", KEY)) as server,
         Prometheus(tmp_path, "harmony-llamacpp", server.url) as prometheus,
         httpx.Client(base_url=server.url, timeout=120, headers={"authorization": f"Bearer {KEY}"}) as http,
     ):
