@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from ..core import Event, RequestError
+from ..core import Code, Event, RequestError, Stream
 
-__all__ = ["Ending", "Piece", "TokenLogprob", "Usage", "Writer"]
+__all__ = ["Ending", "Outcome", "Piece", "TokenLogprob", "Usage", "Writer"]
 
 
 class TokenLogprob(NamedTuple):
@@ -55,6 +55,20 @@ class Piece(NamedTuple):
     index: int = 0  # type: ignore[assignment]  # shadows tuple.index
 
 
+class Outcome(NamedTuple):
+    """What is counted of a reply that has ended."""
+
+    issues: tuple[Code, ...]
+    channels: Mapping[str | None, int]
+    calls: int
+    reasoning: int
+
+    @classmethod
+    def of(cls, stream: Stream) -> Outcome:
+        codes = tuple(issue.code for issue in stream.issues)
+        return cls(codes, dict(stream.message_counts), stream.tool_call_count, stream.reasoning_tokens)
+
+
 @dataclass
 class Usage:
     """What a request came to: its prompt once, and all its choices. Right when the reply has ended, however it did.
@@ -68,6 +82,7 @@ class Usage:
         rate: tokens a second from then on; None where there were too few to tell.
         finish: the finish reason of the choice that ended last; None: none did.
         issues: codes of what was wrong with the output.
+        outcomes: how each choice that is whole came out, for the metrics.
         reading: seconds that the prompt took; `writing`: that the rest took, from there on; None: not measured.
     """
 
@@ -79,6 +94,7 @@ class Usage:
     rate: float | None = None
     finish: str | None = None
     issues: list[str] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     reading: float | None = None
     writing: float | None = None
 

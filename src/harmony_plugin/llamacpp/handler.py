@@ -22,7 +22,7 @@ from typing import Any, Literal, overload
 from ..api import debug
 from ..api.chat import ChatWriter
 from ..api.defaults import REASONING_NAMES, Defaults
-from ..api.reply import Piece, Usage
+from ..api.reply import Outcome, Piece, Usage
 from ..api.request import ChatRequest, ContextOverflow
 from ..core import SPECIAL_IDS, Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
 from ..prompts import PromptOptions, Prompts
@@ -514,6 +514,8 @@ class Choices:
         for issue in generation.stream.issues:
             log.debug("reply had an issue: %s at %d: %.200r", issue.code, issue.offset, issue.text)
             usage.issues.append(issue.code)
+        if generation.ended:
+            usage.outcomes.append(Outcome.of(generation.stream))
         usage.completion += generation.completion_tokens
         usage.reasoning += generation.stream.reasoning_tokens
         if usage.cached is None:

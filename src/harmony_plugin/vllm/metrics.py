@@ -16,7 +16,8 @@ from typing import TypeVar
 from prometheus_client import Counter
 
 from harmony_plugin import Stream
-from harmony_plugin.core import BY_SETTING, CHANNELS
+from harmony_plugin.api.counting import ReplyCounters
+from harmony_plugin.api.reply import Outcome
 
 from .settings import from_environment
 
@@ -26,18 +27,8 @@ SHARE = 16
 
 _Given = TypeVar("_Given")
 
-_replies = Counter(
-    "harmony_replies",
-    "Replies split, by outcome: clean, or repaired (it had an issue of malformed output)",
-    ["outcome"],
-)
-_issues = Counter("harmony_issues", "What was wrong with the output of replies, or hidden by a setting", ["code"])
-_messages = Counter("harmony_messages", "Messages of replies, by the channel that they were taken for", ["channel"])
-_calls = Counter("harmony_tool_calls", "Tool calls in replies")
-_reasoning = Counter("harmony_reasoning_tokens", "Tokens whose text was reasoning")
+_replies = ReplyCounters()
 _seconds = Counter("harmony_splitting_seconds", "Seconds that splitting took")
-_clean, _repaired = (_replies.labels(outcome) for outcome in ("clean", "repaired"))
-_by_channel = {channel: _messages.labels(channel) for channel in (*CHANNELS, "none", "other")}
 
 
 def timed(feed: Callable[[Sequence[int]], _Given], clock: Clock | None = None) -> Callable[[Sequence[int]], _Given]:
@@ -70,14 +61,4 @@ def count(stream: Stream) -> None:
     """Count a reply that has ended, where that is wanted."""
     if not from_environment().metrics:
         return
-    issues = stream.issues
-    (_repaired if any(issue.code not in BY_SETTING for issue in issues) else _clean).inc()
-    for issue in issues:
-        _issues.labels(issue.code).inc()
-    for channel, number in stream.message_counts.items():
-        # Models make channels up: a label of their own would be one more series each.
-        _by_channel["none" if channel is None else channel if channel in CHANNELS else "other"].inc(number)
-    if stream.tool_call_count:
-        _calls.inc(stream.tool_call_count)
-    if stream.reasoning_tokens:
-        _reasoning.inc(stream.reasoning_tokens)
+    _replies.count(Outcome.of(stream))

@@ -13,16 +13,11 @@ from harmony_plugin.demo.model import build_model
 #: What vLLM alone exports; and what does not happen here: guesses ahead, failures.
 OF_VLLM = {
     "Tokens, vLLM",
-    "Repaired replies",
-    "Replies",
-    "Issues",
-    "Messages",
-    "Tool calls a reply",
     "Time between tokens, vLLM",
     "KV cache in use",
     "Preemptions",
 }
-NOT_HERE = {"Guesses that were right", "Refused and failed"}
+NOT_HERE = {"Guesses that were right", "Issues", "Refused and failed"}
 
 
 def use(http: httpx.Client) -> None:
@@ -57,7 +52,6 @@ def test_prometheus_over_the_server(tmp_path: Path) -> None:
         recorded = {rule["name"] for rule in rules if rule["type"] == "recording" and prometheus.query(rule["name"])}
         assert {rule["name"] for rule in rules if rule["type"] == "recording"} - recorded == {
             "job_instance:harmony_requests_failed:ratio_rate5m",
-            "job_instance:harmony_replies_repaired:ratio_rate15m",
         }
         assert prometheus.panels_without_data() == OF_VLLM | NOT_HERE
         assert wrong_labels(exported(http.get("/metrics").text)) == {}

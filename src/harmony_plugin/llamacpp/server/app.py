@@ -496,6 +496,7 @@ class _Server:
             ended()
         except Exception as error:
             exchange.record.error = errors.of(error)
+            self.metrics.replies.fail()
             last, end = list(writer.fail(exchange.record.error)), b""
         for event in last:
             yield _event(event)

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ...api.counting import ReplyCounters
 from ...api.reply import Usage
 from ..scheduler import Scheduler
 
@@ -33,6 +34,7 @@ class Metrics:
     ) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(schedulers))
+        self.replies = ReplyCounters(self.registry)
         self.requests = Counter(
             "harmony_requests",
             "Requests answered, by endpoint and HTTP status",
@@ -63,6 +65,8 @@ class Metrics:
 
     def tokens(self, model: str, usage: Usage) -> None:
         """Count a finished reply."""
+        for outcome in usage.outcomes:
+            self.replies.count(outcome)
         kinds = {
             "prompt": usage.prompt,
             "prompt_cached": usage.cached,
