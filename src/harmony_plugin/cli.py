@@ -1,22 +1,20 @@
-"""The console script `harmony-plugin`: `demo`, `parse` and `serve`. Knows arguments, files and exit codes; the work
-is done elsewhere."""
+"""The console script `harmony-plugin`. Knows arguments, files and exit codes; the work is done elsewhere."""
 
 from __future__ import annotations
 
 import argparse
-import codecs
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from . import HarmonyParseError, Options, Stream
+from . import HarmonyError, HarmonyParseError, Options, Stream, explain
+from .core import Trace
+from .explain import WRONG_INPUT
 from .versions import VersionFlag
 
 __all__ = ["main"]
-
-WRONG_INPUT = 2
-READ = 1 << 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,11 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _serve(given[1:])
     arguments = _parser().parse_args(given)
     try:
-        if arguments.command == "demo":
-            from .demo.show import demo
-
-            return demo(arguments.model, arguments.max_tokens, open_page=arguments.open)
-        return _parse(arguments)
+        return int(arguments.run(arguments))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -46,15 +40,32 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", metavar="FILE.gguf", help="your own gpt-oss model, unscripted")
     demo.add_argument("--max-tokens", type=int, default=2048, help="of a reply of your model (default: %(default)s)")
     demo.add_argument("--open", action="store_true", help="keep the server up and open its page, until Ctrl+C")
+    demo.set_defaults(run=_demo)
     parse = commands.add_parser("parse", help="split a transcript and print the OpenAI message as JSON")
-    parse.add_argument("file", nargs="?", default="-", help="the model's output; -: standard input (default)")
-    parse.add_argument("--ids", action="store_true", help="the input is a JSON list of token ids, not text")
-    parse.add_argument("--prompt", help="the prompt's end, where it is not <|start|>assistant")
-    parse.add_argument("--tools", metavar="FILE.json", help="the request's tools: names or OpenAI tools")
+    _add_input(parse)
     parse.add_argument("--stream", action="store_true", help="print deltas, one JSON object a line, as input comes")
-    parse.add_argument("--strict", action="store_true", help="fail at the first thing that is not well-formed")
+    parse.set_defaults(run=_parse)
+    explained = commands.add_parser("explain", help="show a transcript with each message coloured, each repair marked")
+    _add_input(explained)
+    explain.add_arguments(explained)
+    explained.set_defaults(run=_explain)
     commands.add_parser("serve", help="the llama-cpp-python server: python -m harmony_plugin.llamacpp", add_help=False)
     return parser
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", default="-", help="the model's output; -: standard input (default)")
+    parser.add_argument("--ids", action="store_true", help="the input is a JSON list of token ids, not text")
+    parser.add_argument("--prompt", help="the prompt's end, where it is not <|start|>assistant")
+    parser.add_argument("--tools", metavar="FILE.json", help="the request's tools: names or OpenAI tools")
+    parser.add_argument("--strict", action="store_true", help="fail at the first thing that is not well-formed")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting (docs/settings.md), before HARMONY_* in the environment; may be given several times",
+    )
 
 
 def _serve(argv: Sequence[str]) -> int:
@@ -69,13 +80,15 @@ def _serve(argv: Sequence[str]) -> int:
     return 0
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    from .demo.show import demo
+
+    return demo(arguments.model, arguments.max_tokens, open_page=arguments.open)
+
+
 def _parse(arguments: argparse.Namespace) -> int:
     try:
-        tools = None
-        if arguments.tools is not None:
-            with open(arguments.tools, encoding="utf-8") as file:
-                tools = json.load(file)
-        stream = Stream(prompt=arguments.prompt, tools=tools, options=Options(strict=arguments.strict))
+        stream = Stream(**_how(arguments))
         if arguments.file == "-":
             return _split(stream, sys.stdin.buffer, arguments)
         with open(arguments.file, "rb") as source:
@@ -86,8 +99,60 @@ def _parse(arguments: argparse.Namespace) -> int:
         return _complain(str(error), WRONG_INPUT)
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    try:
+        return explain.run(arguments, Trace(**_how(arguments)))
+    except HarmonyParseError as error:
+        return _complain(str(error), 1)
+    except (OSError, ValueError, TypeError, ImportError, HarmonyError) as error:
+        return _complain(str(error), WRONG_INPUT)
+
+
+def _how(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a stream."""
+    tools = None
+    if arguments.tools is not None:
+        with open(arguments.tools, encoding="utf-8") as file:
+            tools = json.load(file)
+    return {"prompt": arguments.prompt, "tools": tools, "options": _options(arguments)}
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """The settings in force.
+
+    Raises:
+        ValueError: a setting has a value that it does not take, or there is none of that name.
+        ImportError: settings are given, and what reads them is not installed.
+    """
+    given = dict(_pair(each) for each in arguments.set)
+    if arguments.strict:
+        given["strict"] = "true"
+    try:
+        from . import settings
+    except ImportError:
+        named = [name for name in os.environ if name.startswith("HARMONY_")]
+        if arguments.set or named:
+            what = named[0] if named else "--set"
+            raise ImportError(f"{what}: settings need pydantic-settings: pip install 'harmony-plugin[cli]'") from None
+        return Options(strict=arguments.strict)
+    unknown = next((name for name in given if name not in settings.Settings.model_fields), None)
+    if unknown is not None:
+        known = ", ".join(settings.Settings.model_fields)
+        raise ValueError(f"--set {unknown}: there is no such setting; there are {known}")
+    return settings.read(**given).options()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise ValueError(f"--set {text}: it is NAME=VALUE")
+    return name.strip().lower().removeprefix("harmony_"), value
+
+
 def _split(stream: Stream, source: BinaryIO, arguments: argparse.Namespace) -> int:
-    chunks: Iterator[str | list[int]] = _ids(source) if arguments.ids else _text(source)
+    # One id a chunk, as a server would feed them.
+    ids = ([token] for token in explain.ids_of(source)) if arguments.ids else None
+    chunks: Iterator[str | list[int]] = explain.chunks_of_text(source) if ids is None else ids
     for delta in stream.deltas(chunks):
         if arguments.stream:
             _print(delta.to_openai())
@@ -99,29 +164,6 @@ def _split(stream: Stream, source: BinaryIO, arguments: argparse.Namespace) -> i
     for issue in reply.issues:
         print(f"issue: {issue.code} at {issue.offset}: {issue.text!r}", file=sys.stderr)
     return 0
-
-
-def _text(source: BinaryIO) -> Iterator[str]:
-    """Text as it comes; bytes that are not UTF-8 turn into U+FFFD."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    # A transcript made by an editor or by echo ends in a line break that the model did not write.
-    held = ""
-    while data := source.read1(READ) if hasattr(source, "read1") else source.read(READ):
-        text = held + decoder.decode(data)
-        held = "\n" if text.endswith("\n") else ""
-        if text := text.removesuffix("\n"):
-            yield text
-    if rest := decoder.decode(b"", final=True):
-        yield held + rest
-
-
-def _ids(source: BinaryIO) -> Iterator[list[int]]:
-    value: Any = json.load(source)
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
-        raise ValueError("the input is not a JSON list of token ids")
-    # One id a chunk, as a server would feed them.
-    for token in value:
-        yield [token]
 
 
 def _print(value: dict[str, Any]) -> None:

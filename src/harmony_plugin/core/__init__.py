@@ -9,7 +9,7 @@ from .dialect import Dialect
 from .errors import HarmonyError, RequestError
 from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .header import spellings
-from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue
+from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue, meaning
 from .options import Options, Output, Target
 from .routing import tool_names
 from .stops import StopStrings
@@ -64,6 +64,7 @@ __all__ = [
     "harmony_library",
     "harmony_vocabulary",
     "is_json",
+    "meaning",
     "parse",
     "spellings",
     "tool_names",

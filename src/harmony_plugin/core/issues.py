@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from .errors import HarmonyError
 
-__all__ = ["CODES", "Code", "HarmonyParseError", "Issue", "Unit"]
+__all__ = ["CODES", "Code", "HarmonyParseError", "Issue", "Unit", "meaning"]
 
 Code = Literal[
     "missing_start",
@@ -75,6 +75,12 @@ CODES: Final[dict[Code, str]] = {
     "unknown_token": "an id that the vocabulary does not have, dropped; text: the id",
     "invalid_utf8": "bytes that are not UTF-8; U+FFFD stands in their place",
 }
+
+
+def meaning(code: Code) -> str:
+    """What a code means, without what its issues' text is."""
+    return CODES[code].partition("; text:")[0]
+
 
 #: Codes that tell of a setting at work, not of malformed output: strict mode does not raise on them.
 BY_SETTING: Final = frozenset({"dropped_call", "dropped_text", "builtin_tool"})

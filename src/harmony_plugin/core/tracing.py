@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from .deltas import Reply
 from .events import Event, Field, Message, Started, Text, ToolCallDelta
-from .issues import CODES, Code, Issue, Unit
+from .issues import Code, Issue, Unit, meaning
 from .lexer import IdLexer, TextLexer
 from .options import Options
 from .stream import Stream
@@ -75,7 +75,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        issues = [{**issue._asdict(), "meaning": CODES[issue.code]} for issue in self.issues]
+        issues = [{**issue._asdict(), "meaning": meaning(issue.code)} for issue in self.issues]
         return {
             "unit": self.unit,
             "segments": [segment._asdict() for segment in self.segments],

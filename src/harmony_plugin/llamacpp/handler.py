@@ -24,7 +24,18 @@ from ..api.chat import ChatWriter
 from ..api.defaults import REASONING_NAMES, Defaults
 from ..api.reply import Outcome, Piece, Usage
 from ..api.request import ChatRequest, ContextOverflow
-from ..core import SPECIAL_IDS, Dialect, Options, RequestError, Stream, Text, Vocabulary, vocabulary_of
+from ..core import (
+    SPECIAL_IDS,
+    Dialect,
+    Explanation,
+    Options,
+    RequestError,
+    Stream,
+    Text,
+    Trace,
+    Vocabulary,
+    vocabulary_of,
+)
 from ..prompts import PromptOptions, Prompts
 from ..settings import LIMITS, REQUEST_KEY, Settings, for_request, set_up_logging
 from .constraints import Allowed, Constraint, Grammars
@@ -38,6 +49,8 @@ __all__ = ["Choices", "HarmonyChatHandler", "ProcessorFactory", "Serving"]
 
 ProcessorFactory = Callable[[Sequence[int], Mapping[str, Any]], Sequence[Processor]]
 """`factory(prompt_ids, request_fields)`: the logits processors for one reply. They see the scores last."""
+
+HEADER_IDS = 512  # at most: a header has 512 characters
 
 log = logging.getLogger("harmony_plugin.llamacpp")
 
@@ -339,6 +352,7 @@ class HarmonyChatHandler:
             Usage(prompt=len(prompt)),
             model=request.model or model.engine.name,
             reasoning_names=self._reasoning_names,
+            split_by=(names, options, model.vocabulary),
             observe=fields.get("observe"),
             log_reply=self._log(fields.get("request_id")) if self._debug else None,
         )
@@ -412,6 +426,7 @@ class Choices:
         *,
         model: str,
         reasoning_names: Sequence[str],
+        split_by: tuple[Sequence[str], Options, Vocabulary],
         observe: Callable[[Usage], None] | None = None,
         log_reply: Callable[[Generation, str], None] | None = None,
     ) -> None:
@@ -420,6 +435,7 @@ class Choices:
         self._request = request
         self._generations = generations
         self._reasoning_names = reasoning_names
+        self._split_by = split_by
         self._observe = observe
         self._log_reply = log_reply
         self.debugs = log_reply is not None
@@ -429,6 +445,21 @@ class Choices:
         self._measured, self._seconds = 0, 0.0
         self.usage = usage
         self.model = model
+
+    def explained(self) -> Callable[[], Explanation]:
+        """What tells what became of each piece of the first choice, as far as it came; holds no more than its ids."""
+        generation = self._generations[0]
+        # Behind the last <|start|>, a few ids: where the reply goes on from.
+        prompt = generation.ids.view(0, generation.prompt_tokens)[-HEADER_IDS:].tolist()
+        output = generation.ids.view(generation.prompt_tokens).copy()
+        tools, options, vocabulary = self._split_by
+
+        def explain() -> Explanation:
+            trace = Trace(prompt, tools, replace(options, keep=True, strict=False), vocabulary)
+            trace.feed(output.tolist())
+            return trace.finish()
+
+        return explain
 
     def writer(self) -> ChatWriter:
         """What writes the reply as the chat API has it."""

@@ -10,7 +10,7 @@ import anthropic
 import httpx
 import openai
 import pytest
-from llamacpp_rig import events
+from llamacpp_rig import CASES, events, ids_of
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
@@ -217,3 +217,20 @@ def test_nothing_that_was_said_is_logged(server: ServerProcess, http: httpx.Clie
     said = server.output()
     for text in ("München", "secret", "2 + 2", "Paris, please", "word199"):
         assert text not in said
+
+
+def test_replies_are_explained(http: httpx.Client) -> None:
+    """Of each API, by the id that its client got; what was repaired stands at its place."""
+    case = next(case for case in CASES if case["id"] == "wf-sidekick-75")
+    for path in APIS:
+        reply = http.post(path, json=body(path, case["id"])).json()
+        told = http.get(f"/v1/chat/completions/{reply['id']}/explain").json()
+        assert told["unit"] == "tokens"
+        ids = [token for segment in told["segments"] for token in segment["ids"]]
+        assert ids == [*ids_of(case), 200_002]
+        assert told["message"]["content"] == case["expected"]["content"]
+        reasoning = [part["text"] for part in told["segments"] if part["kind"] == "reasoning"]
+        assert "".join(reasoning) == case["expected"]["reasoning"]
+    missing = http.get("/v1/chat/completions/chatcmpl-none/explain")
+    assert missing.status_code == 404
+    assert "There is no reply 'chatcmpl-none' to explain" in missing.json()["error"]["message"]

@@ -607,6 +607,17 @@ def test_the_inspector_shows_what_was_written(tab: Tab) -> None:
     expect(toggle).to_be_focused()
 
 
+def test_the_inspector_asks_the_server(tab: Tab) -> None:
+    tab.ask("What is 2 + 2?")
+    tab.button("Inspect the reply").click()
+    raw = tab.page.get_by_label("The model's output")
+    expect(raw.locator(".reasoning")).to_contain_text("Simple arithmetic.")
+    expect(raw.locator(".content")).to_contain_text("2 + 2 = 4.")
+    expect(raw.locator(".marker")).to_have_count(7)
+    expect(tab.page.locator(".messages li")).to_have_count(2)
+    expect(tab.page.locator("#inspector")).to_contain_text("Well-formed: nothing had to be repaired.")
+
+
 def test_characters_place_an_issue_inside_of_a_segment(tab: Tab) -> None:
     explained = {
         "unit": "characters",

@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import json
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -32,7 +33,7 @@ from ...api import debug, messages, responses
 from ...api.errors import ClientGone, Unauthorized
 from ...api.reply import Writer
 from ...api.tools import Toolbox
-from ...core import RequestError
+from ...core import Explanation, RequestError
 from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
 from ..scheduler import Scheduler
 from . import about, chat, errors, stock, tokens, ui
@@ -47,6 +48,8 @@ __all__ = ["create_app", "create_host"]
 Json: TypeAlias = "dict[str, Any]"
 T = TypeVar("T")
 
+MOST_EXPLAINED = 32
+"""Replies whose ids are kept for the page's inspector."""
 ISSUES_HEADER = "x-harmony-issues"
 """On whole replies, where debugging is on: the codes of what was wrong with the output, or `none`."""
 MODEL_HEADER = "x-harmony-model"
@@ -125,6 +128,8 @@ class _Server:
         self.metrics = Metrics(lambda: len(host.line), host.line.seated, host.schedulers)
         #: Replies under way and their models, by their ids.
         self._under_way: dict[str, tuple[Choices, str]] = {}
+        #: What explains the last replies, by their ids.
+        self._explained: OrderedDict[str, Callable[[], Explanation]] = OrderedDict()
         host.on_item = self.metrics.chunks.inc
         self._keys = [key.encode("utf-8", "surrogateescape") for key in settings.api_keys]
 
@@ -144,6 +149,7 @@ class _Server:
             ("GET", "/v1/models/{model:path}", self.show_model, "OpenAI V1"),
             ("POST", "/v1/chat/completions", self.create_chat, "OpenAI V1"),
             ("POST", "/v1/chat/completions/control", self.control, "llama.cpp"),
+            ("GET", "/v1/chat/completions/{identifier}/explain", self.explain, "Operations"),
             ("POST", "/v1/responses", self.create_response, "OpenAI V1"),
             ("GET", "/v1/responses/{identifier}", self.show_response, "OpenAI V1"),
             ("DELETE", "/v1/responses/{identifier}", self.delete_response, "OpenAI V1"),
@@ -252,6 +258,14 @@ class _Server:
         given = chat.check(await self._body(request))
         exchange = await self._begin(request, given, as_chat=True)
         return await self._reply(exchange, exchange.reply.writer(), end=b"data: [DONE]\n\n")
+
+    async def explain(self, identifier: str) -> Response:
+        """What became of each piece of a reply, of any API."""
+        explained = self._explained.get(identifier)
+        if explained is None:
+            what = f"There is no reply {identifier!r} to explain: of the last {MOST_EXPLAINED} alone, while --ui is on"
+            raise RequestError(what, None, "not_found", 404)
+        return await run_in_threadpool(lambda: JSONResponse(explained().to_dict()))
 
     async def create_response(self, request: Request) -> Response:
         asked, earlier, toolbox, body = self._read_response(await self._body(request))
@@ -467,7 +481,11 @@ class _Server:
             self._under_way[writer.identifier] = exchange.reply, exchange.model
 
         def over() -> None:
-            self._under_way.pop(writer.identifier, None)
+            under_way = self._under_way.pop(writer.identifier, None)
+            if under_way is not None and self.settings.ui:
+                self._explained[writer.identifier] = under_way[0].explained()
+                while len(self._explained) > MOST_EXPLAINED:
+                    self._explained.popitem(last=False)
 
         exchange.turn.when_done(over)
         if exchange.record.streamed:
