@@ -68,11 +68,25 @@ PUBLIC: dict[str, str | None] = {
     "parse": f"(output: '{_CHUNK}', *, prompt: '{_CHUNK} | None' = None, "
     "tools: 'Iterable[str | Mapping[str, Any]] | None' = None, options: 'Options | None' = None, "
     "decode: 'Callable[[int], bytes] | Vocabulary | None' = None) -> 'Reply'",
+    "Problem": "(code: 'Code', offset: 'int', unit: 'Unit', text: 'str', meaning: 'str', suggestion: 'str')",
+    "TokenStatistics": "(total: 'int', reasoning: 'int', content: 'int', tool_calls: 'int', headers: 'int', markers: 'int', "
+    "dropped: 'int')",
+    "from_think": "(text: 'str') -> 'str'",
+    "is_harmony": "(output: 'Output', *, dialect: 'Dialect | None' = None) -> 'bool'",
+    "messages_by_channel": "(output: 'Output', **how: 'Any') -> 'dict[str | None, list[Message]]'",
+    "parse_many": "(outputs: 'Iterable[Output]', *, processes: 'int | None' = None, chunk_size: 'int' = 64, prompt: "
+    "'Output | None' = None, tools: 'Iterable[str | Mapping[str, Any]] | None' = None, options: 'Options "
+    "| None' = None, decode: 'Callable[[int], bytes] | Vocabulary | None' = None) -> 'Iterator[Reply]'",
+    "repair": "(output: 'Output', **how: 'Any') -> 'str | list[int]'",
+    "to_think": "(output: 'Output | Reply', **how: 'Any') -> 'str'",
+    "token_statistics": "(ids: 'Sequence[int]', **how: 'Any') -> 'TokenStatistics'",
+    "validate": "(output: 'Output', **how: 'Any') -> 'list[Problem]'",
 }
 #: The public methods and properties of those that have some.
 METHODS = {
     "Delta": {"to_openai"},
     "Dialect": {"from_vocabulary"},
+    "Problem": set(),
     "Reply": {"finish_reason", "of", "to_openai"},
     "Stream": {
         *("deltas", "feed", "feed_events", "field", "finish", "finish_events", "finish_reason", "in_body", "issues"),
@@ -109,7 +123,11 @@ def test_each_name_says_where_it_is_imported_from() -> None:
             assert thing.__doc__, name
 
 
-@pytest.mark.parametrize("name", ["parse", "Stream", "Options", "Delta", "Reply"])
+EXAMPLES = ("parse", "Stream", "Options", "Delta", "Reply", "is_harmony", "messages_by_channel", "validate")
+WRITTEN = ("token_statistics", "repair", "to_think", "from_think", "parse_many")
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, *WRITTEN])
 def test_examples_run(name: str) -> None:
     runner = doctest.DocTestRunner()
     tests = [test for test in doctest.DocTestFinder().find(getattr(harmony_plugin, name), name) if test.examples]

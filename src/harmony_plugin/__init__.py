@@ -28,6 +28,18 @@ from .core import (
     Vocabulary,
     parse,
 )
+from .transcripts import (
+    Problem,
+    TokenStatistics,
+    from_think,
+    is_harmony,
+    messages_by_channel,
+    parse_many,
+    repair,
+    to_think,
+    token_statistics,
+    validate,
+)
 
 #: Everything public, and nothing else is: a test holds this list and the signatures.
 __all__ = [
@@ -43,16 +55,26 @@ __all__ = [
     "Issue",
     "Message",
     "Options",
+    "Problem",
     "Reply",
     "RequestError",
     "Started",
     "Stream",
     "Target",
     "Text",
+    "TokenStatistics",
     "ToolCall",
     "ToolCallDelta",
     "Vocabulary",
+    "from_think",
+    "is_harmony",
+    "messages_by_channel",
     "parse",
+    "parse_many",
+    "repair",
+    "to_think",
+    "token_statistics",
+    "validate",
 ]
 __version__ = "0.1.0"
 

@@ -9,7 +9,7 @@ from .dialect import Dialect
 from .errors import HarmonyError, RequestError
 from .events import FIELDS, Ended, Event, Field, Message, Started, Text, ToolCallDelta
 from .header import spellings
-from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue, meaning
+from .issues import BY_SETTING, CODES, Code, HarmonyParseError, Issue, Unit, meaning
 from .options import Options, Output, Target
 from .routing import tool_names
 from .stops import StopStrings
@@ -58,6 +58,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Trace",
+    "Unit",
     "Vocabulary",
     "Wait",
     "harmony_encoding",
