@@ -69,8 +69,8 @@ PUBLIC: dict[str, str | None] = {
     "tools: 'Iterable[str | Mapping[str, Any]] | None' = None, options: 'Options | None' = None, "
     "decode: 'Callable[[int], bytes] | Vocabulary | None' = None) -> 'Reply'",
     "Problem": "(code: 'Code', offset: 'int', unit: 'Unit', text: 'str', meaning: 'str', suggestion: 'str')",
-    "TokenStatistics": "(total: 'int', reasoning: 'int', content: 'int', tool_calls: 'int', headers: 'int', markers: 'int', "
-    "dropped: 'int')",
+    "TokenStatistics": "(total: 'int', reasoning: 'int', content: 'int', tool_calls: 'int', headers: 'int', "
+    "markers: 'int', dropped: 'int')",
     "from_think": "(text: 'str') -> 'str'",
     "is_harmony": "(output: 'Output', *, dialect: 'Dialect | None' = None) -> 'bool'",
     "messages_by_channel": "(output: 'Output', **how: 'Any') -> 'dict[str | None, list[Message]]'",

@@ -410,10 +410,17 @@ def suspects() -> list[str]:
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Give the package's log the level that is set."""
+    """Give the package's log the level that is set; and a place, where the server gave it none (vLLM sets up its own
+    log alone)."""
     level = settings.log_level or ("debug" if settings.debug else None)
-    if level is not None:
-        logging.getLogger("harmony_plugin").setLevel(level.upper())
+    if level is None:
+        return
+    log = logging.getLogger("harmony_plugin")
+    log.setLevel(level.upper())
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s [%(name)s] %(message)s"))
+        log.addHandler(handler)
 
 
 def describe() -> Iterator[tuple[str, list[tuple[str, str, str, str, str]]]]:

@@ -76,6 +76,8 @@ WEATHER = {
 SCRIPTS: list[dict[str, Any]] = [
     {"id": "answer", "raw": answer("2 + 2 = 4.", "Simple arithmetic.")},
     {"id": "long", "raw": answer(LONG, "Long.")},
+    {"id": "weather", "raw": answer("It is 21 C in Rome.")},
+    {"id": "malformed", "raw": "<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>Hi.<|return|>"},
     # Far longer than any test waits for: what is left of it must not be generated.
     {
         "id": "endless",

@@ -31,7 +31,12 @@ LAUNCH = Launch(
         *("--anthropic-disabled-thinking-effort", "none"),
     ),
     # Settings must reach every process.
-    environment=(("HARMONY_COMMENTARY", "reasoning"), ("HARMONY_PROMPTS", "guide")),
+    environment=(
+        ("HARMONY_COMMENTARY", "reasoning"),
+        ("HARMONY_PROMPTS", "guide"),
+        ("HARMONY_DEBUG", "true"),
+        ("HARMONY_MAX_TOKENS_BEFORE_FINAL", "700"),
+    ),
     speculation=NGRAM,
 )
 
@@ -101,6 +106,42 @@ def test_headers_and_budgets_beside_speculation(api: Api, server: Any, run: Any)
     for told in run(work()):
         # No second analysis, and of the call to nobody a preamble.
         assert told.fields == (" word" * 30, "I look.", [])
+
+
+def test_no_answer_in_time(server: Any, run: Any) -> None:
+    """Reasoning that goes on and on ends as if it were too long, on each API."""
+    script = Script(tuple(encode("<|channel|>analysis<|message|>" + " word" * 1000)))
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            return await gather_bounded(
+                [clients.ask(api, script, stream=stream) for api in APIS for stream in (False, True)]
+            )
+
+    replies = run(work())
+    assert [told.finish for told in replies] == [*["length"] * 2, *["incomplete"] * 2, *["max_tokens"] * 2]
+    for told in replies:
+        assert told.content is None
+        # Some may be on the way while it is ended: deltas hold 20 tokens, and as many are guessed.
+        assert 650 < len(told.reasoning) / len(" word") < 800
+
+
+def test_debugging_shows_in_chat_and_in_the_log(server: Any, run: Any) -> None:
+    script = Script(tuple(encode("<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>Hi.<|return|>")))
+
+    async def work() -> list[Any]:
+        async with Clients(server.url) as clients:
+            return await gather_bounded([clients.ask("chat", script, stream=stream) for stream in (False, True)])
+
+    whole, streamed = run(work())
+    told = whole.raw.choices[0].message.harmony
+    assert [issue["code"] for issue in told["issues"]] == ["missing_end", "missing_start"]
+    assert told["channels"] == {"analysis": 1, "final": 1}
+    deltas = [choice.delta for choice in streamed.chunks]
+    assert [delta.harmony for delta in deltas if hasattr(delta, "harmony")] == [told]
+    lines = [line for line in server.log_text().splitlines() if "reply {" in line and "missing_end" in line]
+    assert any(whole.raw.id.removeprefix("chatcmpl-") in line for line in lines)
+    assert not any("Hm." in line for line in lines)
 
 
 def test_thinking_disabled_of_messages(server: Any, run: Any) -> None:
