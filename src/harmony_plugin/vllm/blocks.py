@@ -12,7 +12,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
-from harmony_plugin import Event, Field, Started, Text
+from harmony_plugin import Event, Field, HarmonyParseError, Started, Text
+from harmony_plugin.api.errors import MalformedOutput, error_body
 from harmony_plugin.api.messages import MessageWriter
 from harmony_plugin.api.reply import Ending, Piece
 
@@ -28,6 +29,7 @@ class Blocks:
         self._shown: Collection[Field] = ()
         self._parallel = True
         self._ending: Ending | None = None
+        self.failed: MalformedOutput | None = None
 
     def begin(self, shown: Collection[Field], parallel: bool) -> None:
         """What is sent: of which fields, and whether of more calls than the first."""
@@ -43,6 +45,10 @@ class Blocks:
         # There are clients that look at the first block, whatever there is.
         nothing: list[Event] = [] if self._writer.message["content"] else [Text("content", "")]
         self._unsent += self._writer.feed(Piece(nothing, ending=ending))
+
+    def fail(self, error: HarmonyParseError) -> None:
+        """The reply ends here: its settings are strict."""
+        self.failed = MalformedOutput(error)
 
     @property
     def ended(self) -> bool:
@@ -143,6 +149,9 @@ async def _with_blocks(
             events = blocks.take()
             if events:
                 yield _frames(events)
+            if blocks.failed is not None:
+                yield _frames([*blocks.close(), error_body(blocks.failed, anthropic=True)])
+                return
             if not kept:
                 async for frame in frames_of(_each([chunk])):
                     if not frame.startswith("event: message_stop"):  # 0.33: where the chunks end

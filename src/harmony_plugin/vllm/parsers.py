@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harmony_plugin import Delta, Field, Options, Started, Stream
+from harmony_plugin import Delta, Field, HarmonyParseError, Options, Started, Stream
 from harmony_plugin.api import debug
 from harmony_plugin.api.reply import Ending
 from harmony_plugin.settings import REQUEST_KEY, set_up_logging
@@ -296,12 +296,19 @@ class _Splits:
         feed = self._feed
         if feed is None:
             feed = self._begin(request, prompt_token_ids)
-        delta = feed(delta_token_ids)
+        try:
+            delta = feed(delta_token_ids)
+            if finished:
+                assert self._splitter is not None
+                delta += self._splitter.finish()
+        except HarmonyParseError as error:  # strict alone
+            if self._blocks is not None:
+                self._blocks.fail(error)
+            raise
         if not finished:
             return delta_message(delta, self._reasons)
         splitter = self._splitter
         assert splitter is not None
-        delta += splitter.finish()
         if self._logprobs is not None:
             self._logprobs += splitter.lined_up
         told = self._end(splitter, request)

@@ -8,6 +8,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
 - A reply that a stop string ended inside a call's arguments has the finish reason ``stop``: the call is not to be run.
 - Log probabilities are made before the parser sees their tokens; it is handed them, to keep those of the content.
 - ``/v1/messages`` has blocks of our own: see `blocks`.
+- Strict settings end a stream of ``/v1/responses`` or ``/v1/messages`` with an error event; vLLM would break it off.
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
@@ -24,6 +25,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
+from openai.types.responses import ResponseErrorEvent
+
+from harmony_plugin import HarmonyParseError
+from harmony_plugin.api.errors import MalformedOutput
 from harmony_plugin.settings import Settings
 
 from . import blocks, seams
@@ -85,6 +90,7 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], set
         "message_stream_converter": functools.partial(blocks.streamed, is_ours=is_ours),
         "append_output": _response_output,
         "responses_full_generator": _whole_response,
+        "responses_stream_generator": _streamed_response,
         "verify": on_sampling_params,
         "compile_grammar": on_grammars,
         "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of, patience=patience_of(settings)),
@@ -292,3 +298,19 @@ def _whole_response(original: Any) -> Any:
         return response
 
     return responses_full_generator
+
+
+def _streamed_response(original: Any) -> Any:
+    async def responses_stream_generator(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        last = -1
+        try:
+            async for event in original(self, *args, **kwargs):
+                last = getattr(event, "sequence_number", last)
+                yield event
+        except HarmonyParseError as error:
+            told = MalformedOutput(error)
+            yield ResponseErrorEvent(
+                type="error", code=told.code, message=told.message, param=None, sequence_number=last + 1
+            )
+
+    return responses_stream_generator
