@@ -3,7 +3,7 @@
 Run: python examples/python_split.py   (needs nothing but harmony-plugin; token ids want the extra [harmony])
 """
 
-from harmony_plugin import Options, Stream, parse
+from harmony_plugin import Options, Stream, parse, repair, validate
 
 OUTPUT = (
     "<|channel|>analysis<|message|>They want the weather. I should call the tool.<|end|>"
@@ -21,5 +21,6 @@ for delta in stream.deltas(OUTPUT[place : place + 12] for place in range(0, len(
     print(delta.to_openai())
 
 # Whatever was wrong with the output is told, never raised (unless Options(strict=True)).
-for issue in parse("<|channel|>finl<|message|>Hello.").issues:
-    print(issue)
+for problem in validate("<|channel|>finl<|message|>Hello."):
+    print(problem.code, problem.offset, problem.suggestion)
+print(repair("<|channel|>finl<|message|>Hello."))

@@ -441,7 +441,8 @@ def describe() -> Iterator[tuple[str, list[tuple[str, str, str, str, str]]]]:
 
 
 def _takes(annotation: Any) -> str:
-    if allowed := _allowed(annotation):
+    allowed = _allowed(annotation)
+    if allowed and getattr(annotation, "__origin__", None) is not dict:
         return ", ".join(f"`{value}`" for value in allowed)
     for kind, told in ((int, "a number"), (float, "a number"), (dict, "see the example"), (tuple, "see the example")):
         if annotation is kind or kind in get_args(annotation) or getattr(annotation, "__origin__", None) is kind:

@@ -138,7 +138,13 @@ def test_a_model_that_is_not_there() -> None:
         ("c.yaml", "models:\n- model: MODEL\n  n_ctx: many\n", "models[0].n_ctx"),
         ("c.yaml", "models:\n- model_alias: a\n", "models[0]: no model given"),
         ("c.yaml", "models:\n- {model: MODEL, chat_template_kwargs: {x: 1}}\n", "chat format harmony has no x"),
-        ("c.yaml", "models:\n- {model: MODEL, reasoning_effort: extreme}\n", "models[0].reasoning_effort"),
+        (
+            "c.yaml",
+            "models:\n- {model: MODEL, reasoning_effort: extreme}\n",
+            "models[0]: HARMONY_REASONING_EFFORT='extreme'",
+        ),
+        ("c.yaml", "models:\n- {model: MODEL, harmony_stop: [1]}\n", "models[0]: HARMONY_STOP="),
+        ("c.yaml", "harmony_log_level: loud\nmodels:\n- {model: MODEL}\n", "HARMONY_LOG_LEVEL='loud': it is one of"),
         ("c.yaml", "models: []\n", "`models` is empty"),
         ("c.yaml", "models: [a: {b\n", "c.yaml"),
         ("c.json", "{", "c.json"),
@@ -162,6 +168,12 @@ def test_the_environment_is_read_as_in_the_stock_server(tmp_path: Path) -> None:
     code, said = start("--model", str(build_model()), PORT="http")
     assert code == SETTINGS
     assert "port" in one_line(said).lower()
+
+
+def test_a_common_setting_from_the_environment() -> None:
+    code, said = start("--model", str(build_model()), HARMONY_COMMENTARY="nowhere")
+    assert code == SETTINGS
+    assert one_line(said) == "harmony-plugin: HARMONY_COMMENTARY='nowhere': it is one of content, reasoning, drop"
 
 
 def test_a_wrong_flag() -> None:

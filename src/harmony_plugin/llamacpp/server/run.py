@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from ...settings import suspects
 from .. import ProcessorFactory
 from . import about, stock
 from .app import create_app, create_host
@@ -53,6 +54,8 @@ def main(
     except SettingsError as error:
         complain(str(error))
         sys.exit(WRONG_SETTINGS)
+    for line in suspects():
+        complain(line)
     if chosen.ignored:
         complain(f"{', '.join(chosen.ignored)}: not read, the config file replaces flags; set it there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

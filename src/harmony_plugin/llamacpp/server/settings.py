@@ -389,11 +389,15 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         raise SettingsError(_explain(error, config_file)) from error
     server.add_keys(more_keys)
     server.harmony()
-    for model in models:
+    for number, model in enumerate(models):
         if model.hf_model_repo_id is None and not Path(model.model).is_file():
             raise SettingsError(_not_a_file(Path(model.model)))
         if model.chat_format == "harmony":
-            model.defaults()
+            try:
+                model.defaults()
+            except SettingsError as error:
+                where = f"config file {config_file}: models[{number}]: " if config_file else ""
+                raise SettingsError(f"{where}{error}") from None
     names = stock.aliases(models)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
