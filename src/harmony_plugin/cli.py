@@ -72,7 +72,8 @@ def _serve(argv: Sequence[str]) -> int:
     try:
         from .llamacpp.server.run import main as serve
     except ImportError as error:
-        return _complain(str(error), 1)
+        missing = f"the server needs {error.name}: pip install 'harmony-plugin[llamacpp]'"
+        return _complain(str(error) if error.name is None else missing, 1)
     try:
         serve(argv)
     except KeyboardInterrupt:  # while it is still being set up
@@ -94,18 +95,18 @@ def _parse(arguments: argparse.Namespace) -> int:
         with open(arguments.file, "rb") as source:
             return _split(stream, source, arguments)
     except HarmonyParseError as error:
-        return _complain(str(error), 1)
+        return _complain(error, 1)
     except (OSError, ValueError, TypeError, ImportError) as error:
-        return _complain(str(error), WRONG_INPUT)
+        return _complain(error, WRONG_INPUT)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     try:
         return explain.run(arguments, Trace(**_how(arguments)))
     except HarmonyParseError as error:
-        return _complain(str(error), 1)
+        return _complain(error, 1)
     except (OSError, ValueError, TypeError, ImportError, HarmonyError) as error:
-        return _complain(str(error), WRONG_INPUT)
+        return _complain(error, WRONG_INPUT)
 
 
 def _how(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -129,11 +130,11 @@ def _options(arguments: argparse.Namespace) -> Options:
         given["strict"] = "true"
     try:
         from . import settings
-    except ImportError:
+    except ImportError as error:
         named = [name for name in os.environ if name.startswith("HARMONY_")]
         if arguments.set or named:
             what = named[0] if named else "--set"
-            raise ImportError(f"{what}: settings need pydantic-settings: pip install 'harmony-plugin[cli]'") from None
+            raise ImportError(f"{what}: {error}") from None
         return Options(strict=arguments.strict)
     unknown = next((name for name in given if name not in settings.Settings.model_fields), None)
     if unknown is not None:
@@ -170,7 +171,9 @@ def _print(value: dict[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def _complain(message: str, code: int) -> int:
+def _complain(message: str | Exception, code: int) -> int:
+    if isinstance(message, OSError) and message.filename is not None:
+        message = f"{message.filename}: {message.strerror}"
     print(f"harmony-plugin: {message}", file=sys.stderr)
     return code
 

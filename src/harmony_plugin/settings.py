@@ -18,8 +18,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+try:
+    from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+    from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+except ImportError as error:
+    raise ImportError(
+        f"settings need pydantic-settings 2.7 or newer ({error}): pip install 'harmony-plugin[cli]'"
+    ) from error
 
 from .api.defaults import REASONING_NAMES, Defaults
 from .core import Dialect, Options, Output, Target

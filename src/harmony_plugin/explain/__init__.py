@@ -141,6 +141,6 @@ def ids_of(source: BinaryIO) -> list[int]:
     return value
 
 
-def needs_rich(error: ImportError) -> HarmonyError:
+def needs_rich() -> HarmonyError:
     """What to do where rich is missing."""
-    return HarmonyError(f"{error}: pip install 'harmony-plugin[cli]', or use --json or --html")
+    return HarmonyError("a terminal's colours need rich: pip install 'harmony-plugin[cli]', or use --json or --html")

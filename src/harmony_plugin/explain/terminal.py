@@ -11,10 +11,10 @@ try:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-except ImportError as error:
+except ImportError:
     from . import needs_rich
 
-    raise needs_rich(error) from None
+    raise needs_rich() from None
 
 __all__ = ["STYLES", "Printer"]
 

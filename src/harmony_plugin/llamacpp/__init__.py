@@ -6,10 +6,11 @@ Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `
 import functools
 from typing import Any
 
+from .engine import register as _register  # isort: skip  # first: where llama-cpp-python is missing it says so
+
 from ..api.defaults import Defaults
 from ..api.reply import Usage
 from ..settings import read
-from .engine import register as _register
 from .handler import HarmonyChatHandler, ProcessorFactory
 
 __all__ = ["Defaults", "HarmonyChatHandler", "ProcessorFactory", "Usage"]
