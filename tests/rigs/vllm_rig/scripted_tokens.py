@@ -11,11 +11,16 @@ After the script's last token comes `<|return|>`. Where a grammar is active it h
 it forbids is passed over and the next that it allows is said, so that a test can see the grammar at work. If it allows
 none of them, the (random) model chooses.
 
+A request without one is answered from the file that `VLLM_RIG_ANSWERS` names, if it does: the scripts of
+`harmony_plugin.demo.script`, chosen by the last question in the prompt.
+
 vLLM loads this in its engine processes, through `--logits-processors vllm_rig.scripted_tokens:ScriptedTokens`.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,6 +41,31 @@ def script_of(params: SamplingParams) -> Sequence[int] | None:
     """The script that a request carries, or None."""
     extra: dict[str, Any] = params.extra_args or {}
     return extra.get(f"script_{params.seed}") or extra.get("script")
+
+
+@functools.cache
+def _answers() -> tuple[Any, Any] | None:
+    """The scripts of the file, and what decodes prompts; None: there is no file."""
+    from harmony_plugin.core import harmony_encoding
+    from harmony_plugin.demo.script import Scripts
+
+    file = os.environ.get("VLLM_RIG_ANSWERS")
+    return None if file is None else (Scripts.load(file), harmony_encoding().decode)
+
+
+def answer_to(prompt: Sequence[int]) -> Sequence[int] | None:
+    """What answers a prompt, by its last question and how many results of tools came since; None: nothing does."""
+    answers = _answers()
+    if answers is None:
+        return None
+    scripts, decode = answers
+    question, _, since = decode(list(prompt)).rpartition("<|start|>user<|message|>")[2].partition("<|end|>")
+    script = scripts.choose({"messages": [{"role": "user", "content": question}]})
+    if script is None:
+        return None
+    results = since.count("<|start|>functions.")
+    replies: Sequence[Sequence[int]] = script.replies
+    return replies[min(results, len(replies) - 1)]
 
 
 def force(logits: torch.Tensor, script: Sequence[int], place: int) -> int | None:
@@ -73,7 +103,7 @@ class ScriptedTokens(LogitsProcessor):
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         def new_turn(params: SamplingParams, prompt: list[int] | None, said: list[int]) -> _Turn | None:
-            script = script_of(params)
+            script = script_of(params) or answer_to(prompt or ())
             pause = float((params.extra_args or {}).get("script_pause", 0))
             return _Turn(script, said, pause) if script is not None else None
 
