@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llamacpp_rig import AT_ONCE, ONE_THREAD, answer, call, sound
+
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
-from llamacpp_rig import AT_ONCE, ONE_THREAD, answer, call, sound
 
 THOUGHT = "<|channel|>analysis<|message|>Need a tool.<|end|><|start|>assistant"
 UNICODE = "Zürich 東京 Ωμέγα 🦙 naïve “quoted”"

@@ -52,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=_positive(int), default=2048, help="of a reply, reasoning included (default: %(default)s)"
     )
-    parser.add_argument(
-        "--concurrency", type=_positive(int), default=1, help="checks at a time (default: %(default)s)"
-    )
+    parser.add_argument("--concurrency", type=_positive(int), default=1, help="checks at a time (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON, too; -: to standard output, alone")
 
 
@@ -114,7 +112,11 @@ def _endpoint(arguments: argparse.Namespace) -> Endpoint:
 
 
 def _examine(
-    endpoint: Endpoint, checks: Sequence[Check], apis: Sequence[str], arguments: argparse.Namespace, results: list[Result]
+    endpoint: Endpoint,
+    checks: Sequence[Check],
+    apis: Sequence[str],
+    arguments: argparse.Namespace,
+    results: list[Result],
 ) -> None:
     """Add to `results` as they come, with a line on standard error where that is a terminal."""
     from rich.console import Console
@@ -125,16 +127,16 @@ def _examine(
     errors = Console(stderr=True)
     columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task("", total=sum(name in check.apis for check in checks for name in apis))
 
-        def begin(name: str, done: int, of: int) -> None:
-            progress.update(task, description=f"{endpoint.requests} requests, {name}", completed=done, total=of)
+        def begin(name: str) -> None:
+            progress.update(task, description=f"{endpoint.requests} requests, {name}")
 
-        results.extend(())
         for result in examine(
             endpoint, checks, apis, passes=arguments.passes, concurrency=arguments.concurrency, begin=begin
         ):
             results.append(result)
+            progress.advance(task)
 
 
 def _tell(
@@ -146,6 +148,7 @@ def _tell(
     results: Sequence[Result],
 ) -> None:
     from . import report
+    from .results import shortened
 
     order = {check.name: place for place, check in enumerate(checks)}
     results = sorted(results, key=lambda result: (order[result.check], apis.index(result.api)))
@@ -157,7 +160,7 @@ def _tell(
     if file is not None:
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
-    console.print(f"{endpoint.url}, model {endpoint.model}, {endpoint.requests} requests", markup=False)
+    console.print(shortened(f"{endpoint.url}, model {endpoint.model}, {endpoint.requests} requests"), markup=False)
     console.print()
     report.show(console, results, checks, apis)
 

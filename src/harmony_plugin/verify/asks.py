@@ -41,7 +41,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. `max_tokens` None: the run's own. `attempt`: later ones are drawn at temperature 1."""
+    """One request.
+
+    Attributes:
+        choice: of tools; a tool: that one. None: the request does not say.
+        schema: of the content, which is then JSON.
+        max_tokens: None: the run's own.
+        parallel: say that several calls may come.
+        attempt: the first is asked at temperature 0, later ones at 1.
+    """
 
     text: str
     tools: tuple[Tool, ...] = ()
@@ -50,6 +58,7 @@ class Ask:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     n: int = 1
+    parallel: bool = False
     turns: tuple[Turn, ...] = ()
     attempt: int = 0
 

@@ -40,8 +40,9 @@ class Chat(Api):
         if ask.tools:
             body["tools"] = [{"type": "function", "function": _function(tool)} for tool in ask.tools]
         if ask.choice is not None:
-            named = isinstance(ask.choice, Tool)
-            body["tool_choice"] = _named(ask.choice.name) if named else ask.choice  # type: ignore[union-attr]
+            body["tool_choice"] = _named(ask.choice.name) if isinstance(ask.choice, Tool) else ask.choice
+        if ask.parallel:
+            body["parallel_tool_calls"] = True
         if ask.schema is not None:
             form = {"name": NAME, "schema": ask.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -53,7 +54,7 @@ class Chat(Api):
 
     def send(self, body: Json) -> Json | str:
         got = self._create(**body)
-        return got if isinstance(got, str) else got.to_dict(mode="json", warnings=False)  # type: ignore[no-any-return]
+        return got if isinstance(got, str) else got.to_dict(mode="json", warnings=False)
 
     def stream(self, body: Json) -> Iterator[Json]:
         with self._create(**body, stream=True, stream_options={"include_usage": True}) as chunks:

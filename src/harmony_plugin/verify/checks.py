@@ -48,7 +48,11 @@ BOOKING = Tool(
         "properties": {
             "restaurant": {"type": "string"},
             "guests": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            "seating": {"type": "object", "properties": {"place": {"enum": ["inside", "outside"]}}, "required": ["place"]},
+            "seating": {
+                "type": "object",
+                "properties": {"place": {"enum": ["inside", "outside"]}},
+                "required": ["place"],
+            },
             "hour": {"type": "integer", "minimum": 0, "maximum": 23},
         },
         "required": ["restaurant", "guests", "seating", "hour"],
@@ -57,7 +61,11 @@ BOOKING = Tool(
 )
 PERSON = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"type": "string"}}},
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
     "required": ["name", "age", "tags"],
     "additionalProperties": False,
 }
@@ -331,7 +339,7 @@ def arguments(asker: Asker) -> str:
 @check("parallel-calls", "Calls of one reply are told apart: an id and an index each")
 def parallel_calls(asker: Asker) -> str:
     text = "What is the weather in Paris, and what is the time there? Call both tools at once, in this one turn."
-    for reply in asker.both(Ask(text, (WEATHER, TIME))):
+    for reply in asker.both(Ask(text, (WEATHER, TIME), parallel=True)):
         _right_calls(reply)
         if len({call.id for call in reply.calls}) != len(reply.calls):
             raise Fails(f"{reply.how}: ids are not distinct: {[call.id for call in reply.calls]}")
@@ -495,5 +503,3 @@ def _usage_problem(usage: Usage) -> str | None:
     if usage.total is not None and usage.total != usage.prompt + usage.completion:
         return f"total {usage.total} is not {usage.prompt} + {usage.completion}"
     return None
-
-

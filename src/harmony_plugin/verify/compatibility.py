@@ -1,5 +1,5 @@
-"""Questions in the manner of OpenAI's compatibility test for those who serve gpt-oss: several tools are offered, and the
-right one must be called with arguments that its schema allows, in the API's shape, with reasoning beside it.
+"""Questions in the manner of OpenAI's compatibility test for those who serve gpt-oss: several tools are offered, and
+the right one must be called with arguments that its schema allows, in the API's shape, with reasoning beside it.
 
 The questions and tools are this package's own (`questions.json`). OpenAI asks for no reply of a wrong shape and for
 more than 90 % of the questions; so does this.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .asks import Ask, Reply, Tool
+from .asks import Ask, Json, Reply, Tool
 from .checks import Asker, check
 from .results import Fails, Missed
 
@@ -50,7 +50,7 @@ def questions() -> tuple[Question, ...]:
     return tuple(Question(q["id"], Ask(q["text"], tools), q["tool"]) for q in read["questions"])
 
 
-@check("compatibility", "An agent's questions: the right tool, valid arguments, reasoning (pass@1, pass@k)", repeats=True)
+@check("compatibility", "An agent's questions: the right tool, valid arguments, reasoning", repeats=True)
 def compatibility(asker: Asker) -> str:
     return _examine(asker, streamed=False)
 
@@ -64,7 +64,8 @@ def _examine(asker: Asker, *, streamed: bool) -> str:
     """Ask each question until it passes, or `passes` times."""
     tried: dict[str, int] = {}
     problems: dict[str, str] = {}
-    asker.more["questions"] = told = []
+    told: list[Json] = []
+    asker.more["questions"] = told
     for question in questions():
         passed = False
         while not passed and tried.setdefault(question.id, 0) < asker.passes:

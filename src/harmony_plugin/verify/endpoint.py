@@ -33,8 +33,16 @@ ABSENT = (404, 405, 501)
 T = TypeVar("T")
 # What the clients are built on: one or the other, by their release.
 LIBRARIES = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
-TIMEOUTS: tuple[type[Exception], ...] = tuple(library.TimeoutException for library in LIBRARIES)
-BROKEN: tuple[type[Exception], ...] = tuple(library.TransportError for library in LIBRARIES)
+TIMEOUTS: tuple[type[Exception], ...] = (
+    openai.APITimeoutError,
+    anthropic.APITimeoutError,
+    *(library.TimeoutException for library in LIBRARIES),
+)
+BROKEN: tuple[type[Exception], ...] = (
+    openai.APIConnectionError,
+    anthropic.APIConnectionError,
+    *(library.TransportError for library in LIBRARIES),
+)
 UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -77,13 +85,9 @@ class Endpoint:
         self._http = httpx.Client(base_url=self.url, headers=sent, timeout=timeout, trust_env=False)
         common: dict[str, Any] = {"api_key": key, "timeout": timeout, "max_retries": 0, "default_headers": sent}
         alone: dict[str, Any] = {"trust_env": False, "follow_redirects": False}
-        first = openai.OpenAI(
-            base_url=f"{self.url}/v1", http_client=openai.DefaultHttpxClient(**alone), **common
-        )
+        first = openai.OpenAI(base_url=f"{self.url}/v1", http_client=openai.DefaultHttpxClient(**alone), **common)
         first.organization = first.project = None  # the environment's are for OpenAI
-        second = anthropic.Anthropic(
-            base_url=self.url, http_client=anthropic.DefaultHttpxClient(**alone), **common
-        )
+        second = anthropic.Anthropic(base_url=self.url, http_client=anthropic.DefaultHttpxClient(**alone), **common)
         self.apis: dict[str, Api] = {api.name: api for api in (Chat(first), Responses(first), Messages(second))}
 
     def find_model(self) -> str:
@@ -173,11 +177,14 @@ class Endpoint:
         return reply
 
     def _setup(self, ask: Callable[[], httpx.Response]) -> httpx.Response:
-        self._count()
         try:
+            self._count()
             reply = ask()
+        except Unclear as error:
+            raise SetupError(f"nothing can be checked: {error}") from None
         except httpx.TimeoutException:
-            raise SetupError(f"no answer from {self.url} in {self._timeout:g} s: is it loading? see --timeout") from None
+            told = f"no answer from {self.url} in {self._timeout:g} s: is the model loading? see --timeout"
+            raise SetupError(told) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SetupError(f"no server answers at {self.url} ({error}): start it, or correct the URL") from None
         if reply.status_code in (401, 403):
@@ -197,13 +204,13 @@ class Endpoint:
         self._count()
         try:
             yield
-        except (openai.APITimeoutError, anthropic.APITimeoutError, *TIMEOUTS):
+        except TIMEOUTS:
             raise Fails(f"no answer in {self._timeout:g} s") from None
         except (openai.APIStatusError, anthropic.APIStatusError) as error:
             if error.status_code == httpx.codes.TOO_MANY_REQUESTS:
                 raise Unclear("the server is busy (429)") from None
             raise Fails(f"{error.status_code}: {_message(error.body) or error.message}") from None
-        except (openai.APIConnectionError, anthropic.APIConnectionError, *BROKEN) as error:
+        except BROKEN as error:
             raise Fails(f"the connection broke: {error.__cause__ or error}") from None
         except (openai.APIError, anthropic.APIError) as error:
             raise Fails(f"an error in the stream: {_message(error.body) or error.message}") from None

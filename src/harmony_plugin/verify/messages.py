@@ -42,8 +42,11 @@ class Messages(Api):
             ]
             messages += [{"role": "assistant", "content": blocks}, {"role": "user", "content": results}]
         limit = ask.max_tokens or max_tokens
+        forced = ask.choice == "required" or isinstance(
+            ask.choice, Tool
+        )  # which Anthropic does not allow with thinking
         body: Json = {"model": model, "messages": messages, "max_tokens": limit, "temperature": ask.temperature}
-        if limit > LEAST_THINKING and ask.choice in (None, "auto", "none"):  # Anthropic's does not think before forced calls
+        if limit > LEAST_THINKING and not forced:
             body["thinking"] = {"type": "enabled", "budget_tokens": max(LEAST_THINKING, limit // 2)}
         if ask.tools:
             body["tools"] = [
@@ -54,6 +57,8 @@ class Messages(Api):
             body["tool_choice"] = {"type": "tool", "name": ask.choice.name}
         elif ask.choice is not None:
             body["tool_choice"] = {"type": CHOICES[ask.choice]}
+        elif ask.parallel:
+            body["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": False}
         if ask.schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": ask.schema}}
         if ask.stop:
@@ -62,7 +67,7 @@ class Messages(Api):
 
     def send(self, body: Json) -> Json | str:
         got = self._ask(body)
-        return got if isinstance(got, str) else got.to_dict(mode="json", warnings=False)  # type: ignore[no-any-return]
+        return got if isinstance(got, str) else got.to_dict(mode="json", warnings=False)
 
     def stream(self, body: Json) -> Iterator[Json]:
         with self._ask(body, stream=True) as events:

@@ -21,12 +21,13 @@ CLIENTS = ("harmony-plugin", "openai", "anthropic")
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """0: nothing fails; 1: something does."""
-    return int(any(result.outcome is Outcome.FAILS for result in results))
+    """0: nothing fails, and something holds; 1 otherwise."""
+    outcomes = {result.outcome for result in results}
+    return int(Outcome.FAILS in outcomes or Outcome.HOLDS not in outcomes)
 
 
 def show(console: Console, results: Sequence[Result], checks: Sequence[Check], apis: Sequence[str]) -> None:
-    """The table, a check a row and an API a column; then what does not hold, with what it means; then how many."""
+    """The table, a check a row and an API a column; then what does not hold, with what that means; then how many."""
     found = {(result.check, result.api): result for result in results}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("check")
@@ -37,11 +38,8 @@ def show(console: Console, results: Sequence[Result], checks: Sequence[Check], a
         if any(cells):
             table.add_row(check.name, *(_cell(cell) for cell in cells))
     console.print(table)
-    meanings = {check.name: check.meaning for check in checks}
-    for outcome in (Outcome.FAILS, Outcome.UNCLEAR):
-        for result in results:
-            if result.outcome is outcome:
-                _explain(console, result, meanings[result.check])
+    for check in checks:
+        _explain(console, check, [found[check.name, api] for api in apis if (check.name, api) in found])
     counts = Counter(result.outcome for result in results)
     console.print()
     console.print(Text(", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])))
@@ -55,7 +53,9 @@ def show_checks(console: Console, checks: Sequence[Check]) -> None:
     console.print(table)
 
 
-def as_json(url: str, model: str, requests: int, results: Sequence[Result], checks: Mapping[str, Check]) -> dict[str, Any]:
+def as_json(
+    url: str, model: str, requests: int, results: Sequence[Result], checks: Mapping[str, Check]
+) -> dict[str, Any]:
     """All of it; `docs/verify.md` tells the shape."""
     counts = Counter(result.outcome for result in results)
     return {
@@ -83,11 +83,16 @@ def _cell(result: Result | None) -> Text:
     return Text("") if result is None else Text(result.outcome.value, STYLES[result.outcome])
 
 
-def _explain(console: Console, result: Result, meaning: str) -> None:
+def _explain(console: Console, check: Check, results: Sequence[Result]) -> None:
+    told = [result for result in results if result.outcome in (Outcome.FAILS, Outcome.UNCLEAR)]
+    if not told:
+        return
     console.print()
-    console.print(Text(f"{result.api} {result.check}: {result.outcome.value}", STYLES[result.outcome]))
-    console.print(Text(f"  {meaning}", "dim"))
-    console.print(Text(f"  {result.detail}"))
+    console.print(Text.assemble((check.name, "bold"), f": {check.meaning}"))
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 2))
+    for result in told:
+        table.add_row(result.api, _cell(result), Text(result.detail))
+    console.print(table)
 
 
 def _version(name: str) -> str | None:

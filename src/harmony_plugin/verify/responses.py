@@ -41,15 +41,16 @@ class Responses(Api):
         if ask.tools:
             body["tools"] = [_function(tool) for tool in ask.tools]
         if ask.choice is not None:
-            named = isinstance(ask.choice, Tool)
-            body["tool_choice"] = _named(ask.choice.name) if named else ask.choice  # type: ignore[union-attr]
+            body["tool_choice"] = _named(ask.choice.name) if isinstance(ask.choice, Tool) else ask.choice
+        if ask.parallel:
+            body["parallel_tool_calls"] = True
         if ask.schema is not None:
             body["text"] = {"format": {"type": "json_schema", "name": NAME, "schema": ask.schema, "strict": True}}
         return body
 
     def send(self, body: Json) -> Json | str:
         got = self._create(**body)
-        return got if isinstance(got, str) else got.to_dict(mode="json", warnings=False)  # type: ignore[no-any-return]
+        return got if isinstance(got, str) else got.to_dict(mode="json", warnings=False)
 
     def stream(self, body: Json) -> Iterator[Json]:
         with self._create(**body, stream=True) as events:

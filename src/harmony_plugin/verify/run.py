@@ -23,7 +23,7 @@ def examine(
     *,
     passes: int,
     concurrency: int = 1,
-    begin: Callable[[str, int, int], None] = lambda name, done, of: None,
+    begin: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Result]:
     """The results, as they come; for an API that is not served, and nothing else, without asking.
 
@@ -31,7 +31,7 @@ def examine(
         apis: names of those to check.
         passes: how often a check may be asked that depends on what the model says.
         concurrency: how many checks at a time. Those that judge all replies come when the others are done.
-        begin: told which check begins, how many were done, and of how many.
+        begin: told which check begins.
 
     Raises:
         SetupError: nothing can be asked.
@@ -44,11 +44,9 @@ def examine(
             jobs += [(check, api) for check in asked]
         else:
             yield from (Result(check.name, name, Outcome.NOT_SERVED, f"404 at {api.path}") for check in asked)
-    done = 0
-    for group in ([j for j in jobs if not j[0].last], [j for j in jobs if j[0].last]):
-        for result in _at_once(endpoint, group, passes, concurrency, lambda name: begin(name, done, len(jobs))):
-            done += 1
-            yield result
+    for last in (False, True):
+        group = [(check, api) for check, api in jobs if check.last is last]
+        yield from _at_once(endpoint, group, passes, concurrency, begin)
 
 
 def _at_once(
