@@ -89,3 +89,8 @@ def answering(folder: Path) -> Iterator[ServerProcess]:
     script = str(write_answers(folder / "answers.jsonl"))
     with sound(ServerProcess(["-m", "harmony_plugin.demo.server", "--script", script, *model])) as running:
         yield running
+
+
+def script_of(question: str) -> str:
+    """The id of the script that answers a question."""
+    return f"verify-{list(ANSWERS).index(question)}"

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         from . import compatibility, report  # noqa: F401  # compatibility adds its checks
         from .checks import CHECKS
-        from .results import SetupError
+        from .results import Outcome, SetupError
     except ImportError as error:
         return _complain(f"{error}: pip install 'harmony-plugin[verify]'")
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH, highlight=False)
@@ -76,15 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
             report.show_checks(console, checks)
             return 0
         apis = _apis(arguments.apis)
-        endpoint = _endpoint(arguments)
         results: list[Result] = []
-        try:
-            _examine(endpoint, checks, apis, arguments, results)
-        except KeyboardInterrupt:
-            _tell(console, endpoint, checks, apis, arguments.json, results)
-            return INTERRUPTED
-        _tell(console, endpoint, checks, apis, arguments.json, results)
-        if all(result.outcome is result.outcome.NOT_SERVED for result in results):
+        with _endpoint(arguments) as endpoint:
+            endpoint.model = arguments.model or endpoint.find_model()
+            try:
+                _examine(endpoint, checks, apis, arguments, results)
+            finally:
+                if results:
+                    _tell(console, endpoint, checks, apis, arguments.json, results)
+        if all(result.outcome is Outcome.NOT_SERVED for result in results):
             raise SetupError(f"{endpoint.url} serves none of {', '.join(apis)}: is the URL right?")
     except (SetupError, OSError) as error:
         return _complain(str(error))
@@ -99,7 +99,7 @@ def _endpoint(arguments: argparse.Namespace) -> Endpoint:
 
     if arguments.url is None:
         raise SetupError("give the URL of an endpoint, such as http://localhost:8000")
-    endpoint = Endpoint(
+    return Endpoint(
         arguments.url,
         key=arguments.api_key or os.environ.get("OPENAI_API_KEY") or NO_KEY,
         headers=_headers(arguments.header),
@@ -107,8 +107,6 @@ def _endpoint(arguments: argparse.Namespace) -> Endpoint:
         max_requests=arguments.max_requests,
         max_tokens=arguments.max_tokens,
     )
-    endpoint.model = arguments.model or endpoint.find_model()
-    return endpoint
 
 
 def _examine(

@@ -105,6 +105,12 @@ class Asker:
                 list(self.both(ask))
         return list(seen)
 
+    def most(self, problems: list[str]) -> str:
+        """The first of `problems`; JSON tells all that differ."""
+        different = list(dict.fromkeys(map(self.endpoint.redacted, problems)))
+        self.more["problems"] = different
+        return different[0] + (f" (and {len(different) - 1} more)" if len(different) > 1 else "")
+
 
 @dataclass(frozen=True)
 class Check:
@@ -422,7 +428,7 @@ def shapes(asker: Asker) -> str:
     seen = asker.seen()
     problems = [f"{reply.how}: {problem}" for reply in seen for problem in reply.problems]
     if problems:
-        raise Fails(_most(problems))
+        raise Fails(asker.most(problems))
     return f"{len(seen)} replies"
 
 
@@ -431,7 +437,7 @@ def no_leaks(asker: Asker) -> str:
     seen = asker.seen()
     found = [f"{reply.how}: {leak} (asked {reply.ask.text[:40]!r})" for reply in seen for leak in leaks(reply)]
     if found:
-        raise Fails(_most(found))
+        raise Fails(asker.most(found))
     return f"{len(seen)} replies"
 
 
@@ -443,12 +449,6 @@ def empty_content(asker: Asker) -> str:
     if not found <= {"null", '""'} or len(found) > 1:
         raise Fails(f"content is {' or '.join(sorted(found))}")
     return f"content is {found.pop()}"
-
-
-def _most(found: list[str]) -> str:
-    different = list(dict.fromkeys(found))
-    rest = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
-    return different[0] + rest
 
 
 def _brief(reply: Reply) -> str:

@@ -88,7 +88,15 @@ class Endpoint:
         first = openai.OpenAI(base_url=f"{self.url}/v1", http_client=openai.DefaultHttpxClient(**alone), **common)
         first.organization = first.project = None  # the environment's are for OpenAI
         second = anthropic.Anthropic(base_url=self.url, http_client=anthropic.DefaultHttpxClient(**alone), **common)
+        self._clients = (self._http, first, second)
         self.apis: dict[str, Api] = {api.name: api for api in (Chat(first), Responses(first), Messages(second))}
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
 
     def find_model(self) -> str:
         """The first model of `/v1/models`.
