@@ -14,16 +14,20 @@ import httpx
 
 Json: TypeAlias = Any
 
+PASSED_ON = ("content-type", "anthropic-version")
+
 
 @dataclass
 class Exchange:
     """A request and its reply, as they pass. A spoiler of replies may change the last three.
 
     Attributes:
+        headers: the request's, names in lower case.
         request: the body; None: there is none, or it is no JSON.
     """
 
     path: str
+    headers: dict[str, str]
     request: Json
     status: int
     kind: str
@@ -72,11 +76,10 @@ def faulty(upstream: str, *, asked: Asked | None = None, answered: Answered | No
             if asked is not None and isinstance(request, dict):
                 request = asked(request)
                 body = json.dumps(request).encode()
-            headers = {
-                name: self.headers[name] for name in ("content-type", "anthropic-version") if name in self.headers
-            }
+            given = {name.lower(): value for name, value in self.headers.items()}
+            headers = {name: value for name, value in given.items() if name in PASSED_ON}
             reply = httpx.request(self.command, upstream + self.path, content=body, headers=headers, timeout=60)
-            seen = Exchange(self.path, request, reply.status_code, reply.headers["content-type"], reply.text)
+            seen = Exchange(self.path, given, request, reply.status_code, reply.headers["content-type"], reply.text)
             if answered is not None:
                 answered(seen)
             sent = seen.text.encode()
