@@ -16,7 +16,7 @@ from harmony_plugin.verify import compatibility
 from harmony_plugin.verify.checks import CHECKS
 from harmony_plugin.verify.endpoint import Endpoint
 from harmony_plugin.verify.results import Outcome, Result
-from harmony_plugin.verify.run import examine
+from harmony_plugin.verify.runner import examine
 
 assert compatibility.questions()
 CHAT, RESPONSES, MESSAGES = APIS = ("chat", "responses", "messages")

@@ -116,9 +116,9 @@ class Chat(Api):
         return None if frames and frames[-1][1] == "[DONE]" else "the stream does not end in data: [DONE]"
 
     def wrong_bodies(self, model: str) -> dict[str, Json]:
-        right = {"model": model, "messages": HELLO, "max_completion_tokens": 16}
+        right = {"model": model, "messages": HELLO, "max_tokens": 16}  # the older name: all servers know it
         return {
-            "no messages": {"model": model, "max_completion_tokens": 16},
+            "no messages": {"model": model, "max_tokens": 16},
             "messages a number": {**right, "messages": 5},
             "unknown role": {**right, "messages": [{"role": "narrator", "content": "Hello!"}]},
             "temperature a word": {**right, "temperature": "hot"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from .api import Api
 from .asks import Ask, Json, Reply, Tool, Turn, Usage, schema_problem
@@ -388,6 +387,8 @@ def stop_headers(asker: Asker) -> str:
         for reply in asker.both(Ask("What is the capital of France? Answer with one word.", stop=(string,))):
             if not reply.content and not reply.reasoning:
                 raise Fails(f"{reply.how}: nothing came with the stop string {string!r}: it acts on headers")
+            if found := leaks(reply):
+                raise Fails(f"{reply.how}: {found[0]}")
             if not reply.content:
                 raise Missed(f"{reply.how}: no answer came with the stop string {string!r}, but {_brief(reply)}")
     return "an answer"
@@ -401,15 +402,15 @@ def errors(asker: Asker) -> str:
     bodies: dict[str, Json | bytes] = {"no JSON": b'{"model": ', **asker.api.wrong_bodies(asker.endpoint.model)}
     wrong = []
     for what, body in bodies.items():
-        reply = asker.endpoint.post(asker.api, body)
         try:
-            told: Any = reply.json()
-        except ValueError:
-            told = None
-        if not 400 <= reply.status_code < 500:
-            wrong.append(f"{what}: {reply.status_code}")
+            status, told = asker.endpoint.post(asker.api, body)
+        except Fails as error:
+            wrong.append(f"{what}: {error}")
+            continue
+        if not 400 <= status < 500:
+            wrong.append(f"{what}: {status}")
         elif problem := asker.api.error_problem(told):
-            wrong.append(f"{what}: {reply.status_code}, {problem}")
+            wrong.append(f"{what}: {status}, {problem}")
     if wrong:
         raise Fails("; ".join(wrong))
     return f"{len(bodies)} wrong requests refused"

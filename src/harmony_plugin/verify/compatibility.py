@@ -62,28 +62,27 @@ def compatibility_streamed(asker: Asker) -> str:
 
 def _examine(asker: Asker, *, streamed: bool) -> str:
     """Ask each question until it passes, or `passes` times."""
-    tried: dict[str, int] = {}
-    problems: dict[str, str] = {}
-    told: list[Json] = []
-    asker.more["questions"] = told
-    for question in questions():
-        passed = False
-        while not passed and tried.setdefault(question.id, 0) < asker.passes:
-            asker.attempt = tried[question.id]
-            tried[question.id] += 1
-            reply = asker.streamed(question.ask) if streamed else asker.whole(question.ask)
-            if reply.problems:
-                raise Fails(f"{question.id}: {reply.problems[0]}")
-            problem = question.problem(reply)
-            passed = problem is None
-            if problem is not None:
-                problems[question.id] = problem
-        told.append({"id": question.id, "passed": passed, "asked": tried[question.id]})
-    first = sum(q["passed"] and q["asked"] == 1 for q in told)
-    some = sum(q["passed"] for q in told)
-    asker.more |= {"pass@1": first / len(told), f"pass@{asker.passes}": some / len(told)}
+    told = [_ask(asker, question, streamed=streamed) for question in questions()]
+    failed = [f"{question['id']}: {question['problem']}" for question in told if not question["passed"]]
+    first = sum(question["passed"] and question["asked"] == 1 for question in told)
+    some = len(told) - len(failed)
+    asker.more |= {"questions": told, "pass@1": first / len(told), f"pass@{asker.passes}": some / len(told)}
     summary = f"pass@1 {first}/{len(told)}, pass@{asker.passes} {some}/{len(told)}"
-    failed = [f"{q['id']}: {problems[q['id']]}" for q in told if not q["passed"]]
     if some / len(told) <= LEAST:
-        raise Missed(f"{summary}; {'; '.join(failed)}")
+        raise Missed(f"{summary}; {asker.most(failed)}")
     return summary
+
+
+def _ask(asker: Asker, question: Question, *, streamed: bool) -> Json:
+    """How a question went. `problem`: why it did not pass when it was asked last."""
+    problem: str | None = None
+    for attempt in range(asker.passes):
+        asker.attempt = attempt
+        reply = asker.streamed(question.ask) if streamed else asker.whole(question.ask)
+        if reply.problems:
+            raise Fails(f"{question.id}: {reply.problems[0]}")
+        problem = question.problem(reply)
+        if problem is None:
+            break
+    told = None if problem is None else asker.endpoint.redacted(problem)
+    return {"id": question.id, "passed": problem is None, "asked": attempt + 1, "problem": told}

@@ -6,6 +6,7 @@ Nothing but the given URL is asked: no redirects, no proxies of the environment,
 from __future__ import annotations
 
 import importlib.util
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,8 @@ APIS = ("chat", "responses", "messages")
 NO_KEY = "none"
 """For servers that need none; the clients insist on one."""
 
+#: Some servers answer it all the same.
+SHORT = dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens"), 1)
 ABSENT = (404, 405, 501)
 T = TypeVar("T")
 # What the clients are built on: one or the other, by their release.
@@ -81,7 +84,8 @@ class Endpoint:
         self.replies: dict[str, list[Reply]] = {name: [] for name in APIS}
         self._key, self._timeout, self._max_requests, self._max_tokens = key, timeout, max_requests, max_tokens
         self._lock = threading.Lock()
-        sent = {"Authorization": f"Bearer {key}", "x-api-key": key, **headers}
+        # A connection for each request: one that was kept may be closed by the server just when it is used again.
+        sent = {"Authorization": f"Bearer {key}", "x-api-key": key, "Connection": "close", **headers}
         self._http = httpx.Client(base_url=self.url, headers=sent, timeout=timeout, trust_env=False)
         common: dict[str, Any] = {"api_key": key, "timeout": timeout, "max_retries": 0, "default_headers": sent}
         alone: dict[str, Any] = {"trust_env": False, "follow_redirects": False}
@@ -112,12 +116,12 @@ class Endpoint:
             raise SetupError(f"{self.url}/v1/models names no model ({said}): name one with --model") from None
 
     def serves(self, api: Api) -> bool:
-        """Whether the server has an API: it answers a request that says nothing with an error of its own.
+        """Whether the server has an API: it has something to say to a request that asks nothing.
 
         Raises:
             SetupError: the server cannot be reached, wants a key, or does not have the model.
         """
-        reply = self._setup(lambda: self._http.post(api.path, json={"model": self.model}))
+        reply = self._setup(lambda: self._http.post(api.path, json={"model": self.model, **SHORT}))
         if reply.status_code in ABSENT and self.model in reply.text:
             raise SetupError(f"{self.url} does not serve the model {self.model!r}: name another with --model")
         return reply.status_code not in ABSENT
@@ -129,7 +133,7 @@ class Endpoint:
             Fails: for an error, no answer, or a reply that cannot be read.
             Unclear: the server is busy, or enough was asked.
         """
-        with self._asking(api, ask):
+        with self._asking():
             data = api.send(api.body(ask, self.model, self._max_tokens))
         if not isinstance(data, dict):
             raise Fails(f"the body is not a JSON object: {data!r}")
@@ -138,7 +142,7 @@ class Endpoint:
 
     def streamed(self, api: Api, ask: Ask) -> Reply:
         """The reply to `ask`, streamed. Raises as `whole` does."""
-        with self._asking(api, ask):
+        with self._asking():
             events = list(self._in_time(api.stream(api.body(ask, self.model, self._max_tokens))))
         problems = (f"{event.get('type', 'chunk')} {p}" for event in events for p in api.event_problems(event))
         reply = Reply(ask, streamed=True, problems=list(dict.fromkeys(problems)))
@@ -149,16 +153,21 @@ class Endpoint:
     def frames(self, api: Api, ask: Ask) -> tuple[str, list[Frame]]:
         """The content type of a stream, and its events as they are sent. Raises as `whole` does."""
         body = {**api.body(ask, self.model, self._max_tokens), "stream": True}
-        with self._asking(api, ask), self._http.stream("POST", api.path, json=body) as stream:
+        with self._asking(), self._http.stream("POST", api.path, json=body) as stream:
             if stream.status_code != httpx.codes.OK:
                 raise Fails(f"{stream.status_code}: {stream.read().decode('utf-8', 'replace')}")
             return stream.headers.get("content-type", ""), list(_frames(self._in_time(stream.iter_lines())))
 
-    def post(self, api: Api, body: Json | bytes) -> httpx.Response:
-        """The reply to a body that may be anything. Raises as `whole` does, but for no status."""
-        content: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
-        with self._asking(api, None):
-            return self._http.post(api.path, headers={"content-type": "application/json"}, **content)
+    def post(self, api: Api, body: Json | bytes) -> tuple[int, Any]:
+        """The status that a body gets which may be anything, and the reply's JSON; None: it is none. Raises as `whole`
+        does, but for no status."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        with self._asking():
+            reply = self._http.post(api.path, headers={"content-type": "application/json"}, content=content)
+        try:
+            return reply.status_code, reply.json()
+        except ValueError:
+            return reply.status_code, None
 
     def redacted(self, text: object) -> str:
         """`text` without the key, in one line."""
@@ -208,7 +217,7 @@ class Endpoint:
             self.requests += 1
 
     @contextmanager
-    def _asking(self, api: Api, ask: Ask | None) -> Iterator[None]:
+    def _asking(self) -> Iterator[None]:
         self._count()
         try:
             yield
@@ -223,7 +232,7 @@ class Endpoint:
         except (openai.APIError, anthropic.APIError) as error:
             raise Fails(f"an error in the stream: {_message(error.body) or error.message}") from None
         except (ValueError, TypeError, AttributeError) as error:
-            raise Fails(f"{api.name}: the client cannot read it: {type(error).__name__}: {error}") from None
+            raise Fails(f"the client cannot read it: {type(error).__name__}: {error}") from None
 
 
 def _root(url: str) -> str:
