@@ -181,6 +181,12 @@ FAULTS = [
         replaced('"stop_reason":"tool_use"', '"stop_reason":"end_turn"'),
     ),
     Fault("finish", (RESPONSES,), "no call came", asked=says("four seasons")),
+    Fault(
+        "finish",
+        (CHAT,),
+        "'length', not 'stop'",
+        replaced('"finish_reason":"stop"', '"finish_reason":"length"'),
+    ),
     Fault("length", (CHAT,), "'stop', not 'length'", replaced('"finish_reason":"length"', '"finish_reason":"stop"')),
     Fault("length", (RESPONSES,), "'stop', not 'length'", asked=without("max_output_tokens")),
     Fault("streamed", APIS, "whole: .*Spring.*streamed: .*Sprung", replaced("Spring", "Sprung", streamed=True)),
@@ -293,6 +299,38 @@ def test_what_comes_in_one_of_the_passes_is_enough(server: ServerProcess) -> Non
     ) as url:
         (result,) = results(url, "arguments", CHAT)
     assert (result.outcome, result.passes) == (Outcome.HOLDS, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("text/html", "<h1>Welcome</h1>"),
+        ("application/json", ""),
+        ("application/json", "[]"),
+        ("application/json", "{}"),
+        ("application/json", '{"choices":[3],"output":{},"content":"x","usage":"y"}'),
+        ("application/json", "[" * 100_000),
+        ("text/event-stream", "data: []\n\ndata: {\n\n"),
+        ("text/event-stream", 'event: message_start\ndata: {"type":"message_start"}\n\n'),
+        ("text/event-stream", 'data: {"type":"response.created","choices":[{"index":0,"delta":5}]}\n\n'),
+        ("text/event-stream", 'data: {"error":{"message":"broke"}}\n\n'),
+    ],
+    ids=range(10),
+)
+def test_nothing_holds_of_an_endpoint_that_talks_nonsense(server: ServerProcess, kind: str, text: str) -> None:
+    def answered(seen: Exchange) -> None:
+        if seen.request is not None:
+            seen.kind, seen.text = kind, text
+
+    with faulty(server.url, answered=answered) as url:
+        found = [result for api in APIS for name in ("usage", "shapes") for result in results(url, name, api)]
+    assert {result.outcome for result in found} == {Outcome.FAILS}, found
+
+
+def test_half_a_reply_shows_nothing(server: ServerProcess) -> None:
+    (result,) = results(server.url, "arguments", MESSAGES, max_tokens=25)
+    assert result.outcome is Outcome.UNCLEAR
+    assert "whole: cut at 25 tokens, see --max-tokens" in result.detail
 
 
 def test_requests_are_bounded(server: ServerProcess) -> None:

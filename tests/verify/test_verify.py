@@ -124,6 +124,9 @@ def test_the_checks_are_listed() -> None:
         (("http://127.0.0.1:9", "--apis", "chat,embeddings"), "the APIs are chat, responses, messages"),
         (("http://127.0.0.1:9", "--apis", ","), "--apis names none"),
         (("http://127.0.0.1:9", "--header", "X-Team"), "is not NAME:VALUE"),
+        (("http://127.0.0.1:9", "--api-key", "schlüssel"), "the key or a header cannot be sent"),
+        (("http://[::1",), "is no URL"),
+        (("http://127.0.0.1:9", "--json", "/nowhere/report.json"), "No such file or directory: '/nowhere/report.json'"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:

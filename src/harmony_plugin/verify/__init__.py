@@ -76,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
             report.show_checks(console, checks)
             return 0
         apis = _apis(arguments.apis)
+        if arguments.json not in (None, "-"):
+            open(arguments.json, "a").close()  # found out before the run
         results: list[Result] = []
         with _endpoint(arguments) as endpoint:
             endpoint.model = arguments.model or endpoint.find_model()
@@ -86,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
                     _tell(console, endpoint, checks, apis, arguments.json, results)
         if all(result.outcome is Outcome.NOT_SERVED for result in results):
             raise SetupError(f"{endpoint.url} serves none of {', '.join(apis)}: is the URL right?")
+    except BrokenPipeError:
+        raise
     except (SetupError, OSError) as error:
         return _complain(str(error))
     except KeyboardInterrupt:

@@ -77,7 +77,10 @@ class Api(ABC):
     def frame_problem(self, frames: Sequence[Frame]) -> str | None:
         """What is wrong with a stream as it is sent; None: nothing. Here: events have their type as their name."""
         for name, data in frames:
-            kind = json.loads(data).get("type")
+            try:
+                kind = json.loads(data)["type"]
+            except (ValueError, TypeError, LookupError):
+                return f"an event that is no object with a type: {data!r}"
             if name != kind:
                 return f"the event {kind!r} is sent under the name {name!r}"
         return None if frames else "no events"

@@ -13,7 +13,7 @@ from .api import Api
 from .asks import Ask, Json, Reply, Tool, Turn, Usage, schema_problem
 from .endpoint import APIS, Endpoint
 from .leaks import leaks
-from .results import Fails, Missed, Unclear
+from .results import Cut, Fails, Missed, Unclear
 
 __all__ = ["CHECKS", "Asker", "Check", "check"]
 
@@ -86,10 +86,18 @@ class Asker:
     passes: int = 1
 
     def whole(self, ask: Ask) -> Reply:
-        return self.endpoint.whole(self.api, replace(ask, attempt=self.attempt))
+        return self._complete(self.endpoint.whole(self.api, replace(ask, attempt=self.attempt)))
 
     def streamed(self, ask: Ask) -> Reply:
-        return self.endpoint.streamed(self.api, replace(ask, attempt=self.attempt))
+        return self._complete(self.endpoint.streamed(self.api, replace(ask, attempt=self.attempt)))
+
+    def _complete(self, reply: Reply) -> Reply:
+        """The reply; raises where it was cut and should not have been: half a reply shows nothing."""
+        limit, used = self.endpoint.max_tokens, reply.usage
+        cut = "length" in [reply.finish, *(reason for _, reason in reply.choices.values())]
+        if cut and reply.ask.max_tokens is None and (used is None or used.completion >= limit):
+            raise Cut(f"{reply.how}: cut at {limit} tokens, see --max-tokens: {_brief(reply)}")
+        return reply
 
     def both(self, ask: Ask) -> Iterator[Reply]:
         """The reply whole, then streamed."""
@@ -359,8 +367,6 @@ def parallel_calls(asker: Asker) -> str:
 @check("json-schema", "Content follows the JSON schema that was asked for")
 def json_schema(asker: Asker) -> str:
     for reply in asker.both(Ask("Describe Ada Lovelace at 36, with two tags, as JSON.", schema=PERSON)):
-        if reply.finish == "length":
-            raise Unclear(f"{reply.how}: cut by max_tokens")
         if problem := schema_problem(reply.content, PERSON):
             raise Missed(f"{reply.how}: {problem}")
     return reply.content
@@ -461,11 +467,8 @@ def _brief(reply: Reply) -> str:
 
 def _wants(reply: Reply, reason: str) -> None:
     """Raises unless `reply` ended for `reason`."""
-    if reply.finish == reason:
-        return
-    if reply.finish == "length":
-        raise Unclear(f"{reply.how}: cut by max_tokens, {_brief(reply)}")
-    raise Fails(f"{reply.how}: the finish reason is {reply.finish!r}, not {reason!r}")
+    if reply.finish != reason:
+        raise Fails(f"{reply.how}: the finish reason is {reply.finish!r}, not {reason!r}")
 
 
 def _right_calls(reply: Reply) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .asks import Ask, Json, Reply, Tool
 from .checks import Asker, check
-from .results import Fails, Missed
+from .results import Cut, Fails, Missed
 
 __all__ = ["questions"]
 
@@ -78,7 +78,11 @@ def _ask(asker: Asker, question: Question, *, streamed: bool) -> Json:
     problem: str | None = None
     for attempt in range(asker.passes):
         asker.attempt = attempt
-        reply = asker.streamed(question.ask) if streamed else asker.whole(question.ask)
+        try:
+            reply = asker.streamed(question.ask) if streamed else asker.whole(question.ask)
+        except Cut as error:
+            problem = str(error)
+            continue
         if reply.problems:
             raise Fails(f"{question.id}: {reply.problems[0]}")
         problem = question.problem(reply)

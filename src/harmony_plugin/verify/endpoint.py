@@ -46,7 +46,7 @@ BROKEN: tuple[type[Exception], ...] = (
     anthropic.APIConnectionError,
     *(library.TransportError for library in LIBRARIES),
 )
-UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+UNREADABLE = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
 
 
 class Endpoint:
@@ -61,11 +61,12 @@ class Endpoint:
 
     Attributes:
         model: the model that is asked; the caller sets it.
+        max_tokens: of a reply.
         requests: how many were sent.
         replies: all that came, by API.
 
     Raises:
-        SetupError: for a URL that is none.
+        SetupError: for a URL that is none, and headers that cannot be sent.
     """
 
     def __init__(
@@ -82,11 +83,15 @@ class Endpoint:
         self.model = ""
         self.requests = 0
         self.replies: dict[str, list[Reply]] = {name: [] for name in APIS}
-        self._key, self._timeout, self._max_requests, self._max_tokens = key, timeout, max_requests, max_tokens
+        self.max_tokens = max_tokens
+        self._key, self._timeout, self._max_requests = key, timeout, max_requests
         self._lock = threading.Lock()
         # A connection for each request: one that was kept may be closed by the server just when it is used again.
         sent = {"Authorization": f"Bearer {key}", "x-api-key": key, "Connection": "close", **headers}
-        self._http = httpx.Client(base_url=self.url, headers=sent, timeout=timeout, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=sent, timeout=timeout, trust_env=False)
+        except ValueError as error:
+            raise SetupError(f"the key or a header cannot be sent: {error}") from None
         common: dict[str, Any] = {"api_key": key, "timeout": timeout, "max_retries": 0, "default_headers": sent}
         alone: dict[str, Any] = {"trust_env": False, "follow_redirects": False}
         first = openai.OpenAI(base_url=f"{self.url}/v1", http_client=openai.DefaultHttpxClient(**alone), **common)
@@ -134,7 +139,7 @@ class Endpoint:
             Unclear: the server is busy, or enough was asked.
         """
         with self._asking():
-            data = api.send(api.body(ask, self.model, self._max_tokens))
+            data = api.send(api.body(ask, self.model, self.max_tokens))
         if not isinstance(data, dict):
             raise Fails(f"the body is not a JSON object: {data!r}")
         reply = Reply(ask, streamed=False, problems=api.whole_problems(data))
@@ -143,7 +148,7 @@ class Endpoint:
     def streamed(self, api: Api, ask: Ask) -> Reply:
         """The reply to `ask`, streamed. Raises as `whole` does."""
         with self._asking():
-            events = list(self._in_time(api.stream(api.body(ask, self.model, self._max_tokens))))
+            events = list(self._in_time(api.stream(api.body(ask, self.model, self.max_tokens))))
         problems = (f"{event.get('type', 'chunk')} {p}" for event in events for p in api.event_problems(event))
         reply = Reply(ask, streamed=True, problems=list(dict.fromkeys(problems)))
         if not events:
@@ -152,7 +157,7 @@ class Endpoint:
 
     def frames(self, api: Api, ask: Ask) -> tuple[str, list[Frame]]:
         """The content type of a stream, and its events as they are sent. Raises as `whole` does."""
-        body = {**api.body(ask, self.model, self._max_tokens), "stream": True}
+        body = {**api.body(ask, self.model, self.max_tokens), "stream": True}
         with self._asking(), self._http.stream("POST", api.path, json=body) as stream:
             if stream.status_code != httpx.codes.OK:
                 raise Fails(f"{stream.status_code}: {stream.read().decode('utf-8', 'replace')}")
@@ -231,7 +236,7 @@ class Endpoint:
             raise Fails(f"the connection broke: {error.__cause__ or error}") from None
         except (openai.APIError, anthropic.APIError) as error:
             raise Fails(f"an error in the stream: {_message(error.body) or error.message}") from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             raise Fails(f"the client cannot read it: {type(error).__name__}: {error}") from None
 
 

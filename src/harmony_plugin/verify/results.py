@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-__all__ = ["Fails", "Missed", "Outcome", "Result", "SetupError", "Unclear", "shortened"]
+__all__ = ["Cut", "Fails", "Missed", "Outcome", "Result", "SetupError", "Unclear", "shortened"]
 
 LONGEST = 240
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -29,7 +29,11 @@ class Missed(Exception):
 
 
 class Unclear(Exception):
-    """What came does not tell; if it is so in every pass, the check cannot tell."""
+    """What came does not tell; where no pass holds, the check cannot tell."""
+
+
+class Cut(Unclear):
+    """A reply ended at the limit of tokens, and shows nothing."""
 
 
 class SetupError(Exception):

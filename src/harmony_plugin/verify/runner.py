@@ -79,22 +79,22 @@ def _at_once(
 
 
 def _one(endpoint: Endpoint, check: Check, api: Api, passes: int) -> Result:
+    """A check's result: it holds if one pass does, and fails if the server is wrong in one or the model in all."""
     asker = Asker(endpoint, api, passes=passes)
-
-    def result(outcome: Outcome, detail: object, attempt: int) -> Result:
-        return Result(check.name, api.name, outcome, endpoint.redacted(detail), attempt + 1, asker.more)
-
-    last = result(Outcome.UNCLEAR, "", -1)
-    for attempt in range(passes):
+    outcome, detail = Outcome.FAILS, ""
+    for attempt in range(1 if check.repeats else passes):
         asker.attempt = attempt
         try:
-            return result(Outcome.HOLDS, check.run(asker), attempt)
-        except Fails as error:
-            return result(Outcome.FAILS, error, attempt)
-        except Missed as error:
-            last = result(Outcome.FAILS, error, attempt)
-        except Unclear as error:
-            last = result(Outcome.UNCLEAR, error, attempt)
-        if check.repeats:
+            outcome, detail = Outcome.HOLDS, check.run(asker)
             break
-    return last
+        except Fails as error:
+            outcome, detail = Outcome.FAILS, str(error)
+            break
+        except Missed as error:
+            detail = detail if outcome is Outcome.UNCLEAR else str(error)
+        except Unclear as error:
+            outcome, detail = Outcome.UNCLEAR, str(error)
+        except Exception as error:  # one reply that nobody thought of must not end the run
+            outcome, detail = Outcome.UNCLEAR, f"the check does not understand it: {type(error).__name__}: {error}"
+            break
+    return Result(check.name, api.name, outcome, endpoint.redacted(detail), attempt + 1, asker.more)
