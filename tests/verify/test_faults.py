@@ -231,6 +231,12 @@ FAULTS = [
     Fault("shapes", (CHAT,), "created: Input should be a valid integer", generating(field("created", "now"))),
     Fault("shapes", (CHAT,), "does not end in data: \\[DONE\\]", replaced("data: [DONE]", ": done")),
     Fault("shapes", (CHAT,), "role: None", generating(field("role", None), streamed=True)),
+    Fault(
+        "shapes",
+        (RESPONSES,),
+        "output_item.added item.type: the client knows no 'chat' there|output.0.type: the client knows no 'chat' there",
+        replaced('"type":"message"', '"type":"chat"'),
+    ),
     Fault("shapes", (RESPONSES,), "not response.created", generating(event_without("response.created"))),
     Fault(
         "shapes", (RESPONSES,), "are not those that were done", generating(event_without("response.output_item.done"))

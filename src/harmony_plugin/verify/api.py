@@ -94,16 +94,21 @@ def shape_problems(types: TypeAdapter[Any], value: Any) -> list[str]:
     try:
         types.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        others = [e["loc"][:-1] for e in errors if e["type"] == "literal_error" and e["loc"][-1] == "type"]
-        meant = [e for e in errors if not any(e["loc"][: len(other)] == other for other in others)]
-        first = (meant or errors)[0]
-        if not meant and isinstance(value, dict):
-            return [f"no such type: {value.get('type')!r}"]
-        # Names of classes, which pydantic puts in for unions, are no places in the value.
-        place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or not part[:1].isupper())
-        return [f"{place}: {first['msg']}"]
+        errors = error.errors(include_url=False, include_context=False)
+        others = [e for e in errors if e["type"] == "literal_error" and e["loc"][-1] == "type"]
+        places = [other["loc"][:-1] for other in others]
+        meant = [e for e in errors if not any(e["loc"][: len(place)] == place for place in places)]
+        if meant:
+            return [f"{_place(meant[0]['loc'])}: {meant[0]['msg']}"]
+        # The type that is unknown is the one that lies deepest: what is around it was recognized.
+        unknown = max(others, key=lambda other: len(other["loc"]))
+        return [f"{_place(unknown['loc'])}: the client knows no {unknown['input']!r} there"]
     return []
+
+
+def _place(parts: tuple[int | str, ...]) -> str:
+    """Where it is. Names of classes, which pydantic puts in for unions, are no places in a value."""
+    return ".".join(str(part) for part in parts if isinstance(part, int) or not part[:1].isupper())
 
 
 def text_of(parts: Any, key: str = "text") -> str:
