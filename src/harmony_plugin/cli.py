@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from . import HarmonyError, HarmonyParseError, Options, Stream, explain
+from . import HarmonyError, HarmonyParseError, Options, Stream, doctor, explain, verify
 from .core import Trace
 from .explain import WRONG_INPUT
 from .versions import VersionFlag
@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_input(explained)
     explain.add_arguments(explained)
     explained.set_defaults(run=_explain)
+    examined = commands.add_parser("doctor", help="find out what is wrong with an installation, a model or a server")
+    doctor.add_arguments(examined)
+    examined.set_defaults(run=doctor.run)
+    verified = commands.add_parser("verify", help="check any endpoint that serves gpt-oss, through the real clients")
+    verify.add_arguments(verified)
+    verified.set_defaults(run=verify.run)
     commands.add_parser("serve", help="the llama-cpp-python server: python -m harmony_plugin.llamacpp", add_help=False)
     return parser
 

@@ -14,6 +14,7 @@ from llamacpp_rig import CASES, events, ids_of
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
+from harmony_plugin.doctor import live
 
 USER = [{"role": "user", "content": "A secret question"}]
 APIS = {
@@ -234,3 +235,11 @@ def test_replies_are_explained(http: httpx.Client) -> None:
     missing = http.get("/v1/chat/completions/chatcmpl-none/explain")
     assert missing.status_code == 404
     assert "There is no reply 'chatcmpl-none' to explain" in missing.json()["error"]["message"]
+
+
+def test_the_doctor_looks_at_it(server: ServerProcess) -> None:
+    found = {finding.name: finding for finding in live.examine(server.url, None)}
+    assert found["which"].told.startswith("harmony-plugin ")
+    assert found["models"].told == "tiny"
+    # Nothing is scripted for its question: whatever the tiny model says, no marker is in it.
+    assert "markers" not in found["whole reply"].told + found["streamed reply"].told
