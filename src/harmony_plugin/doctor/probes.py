@@ -4,6 +4,7 @@ line of its output (what is imported may print, too)."""
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -45,11 +46,11 @@ def llamacpp() -> dict[str, Any]:
 
     found: dict[str, Any] = {"version": llama_cpp.__version__, "gpu": bool(llama_cpp.llama_supports_gpu_offload())}
     try:
-        import harmony_plugin.llamacpp
+        importlib.import_module("harmony_plugin.llamacpp")
     except Exception as error:
         return {**found, "missing": str(error)}
     try:
-        import harmony_plugin.llamacpp.server.stock  # noqa: F401
+        importlib.import_module("harmony_plugin.llamacpp.server.stock")
     except Exception as error:
         return {**found, "server": str(error)}
     return found

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, get_args
 
 import platformdirs
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, create_model
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, create_model, model_validator
 
 from ...api.defaults import Defaults
 from ...prompts import REASONING_EFFORTS, PromptOptions
@@ -220,6 +220,15 @@ class ModelSettings(_ModelBase):
         default=Defaults.repeat_penalty, ge=0.0, description="repeat_penalty of requests that give none."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, given: Any) -> Any:
+        """What may be named without the prefix, under its whole name."""
+        if not isinstance(given, dict):
+            return given
+        whole = {short: name for name, short in SHORT.items()}
+        return {whole.get(name, name): value for name, value in given.items()}
+
     def serving(self) -> Serving:
         """How replies are run. The stock server's `cache` and `draft_model` mean the same for this chat format."""
         ram, disk = self.cache_ram_mb << 20, self.cache_disk_mb << 20
@@ -376,7 +385,6 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         if config_file:
             written = _read_config(config_file)
             more_keys = _take_more_keys(written)
-            _spell_out(written)
             config = ConfigFile.model_validate(written)
             server, models = ServerSettings.model_validate(config.model_dump(exclude={"models"})), config.models
             if not models:
@@ -408,16 +416,6 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
     return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
-
-
-def _spell_out(written: dict[str, Any]) -> None:
-    """Put the settings that a config file has without the prefix under their whole names."""
-    models = written.get("models")
-    for model in models if isinstance(models, list) else ():
-        if isinstance(model, dict):
-            for name, short in SHORT.items():
-                if short in model:
-                    model.setdefault(name, model.pop(short))
 
 
 def _take_more_keys(given: dict[str, Any]) -> list[str]:
