@@ -1,0 +1,144 @@
+"""`harmony-plugin verify` over the four servers: ours, and the stock ones, with a model that answers as it should.
+
+python -m conformance.endpoints --write    # the table in docs/verify.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "rigs")]
+
+from verify_rig import write_answers  # noqa: E402
+from vllm_rig.server import PARSERS, Launch, running  # noqa: E402
+
+from harmony_plugin.demo.model import build_model  # noqa: E402
+from harmony_plugin.demo.process import ServerProcess  # noqa: E402
+
+PAGE = ROOT / "docs" / "verify.md"
+BEGIN, END = "<!-- begin: conformance/endpoints.py -->\n", "<!-- end: conformance/endpoints.py -->\n"
+STOCK_PARSERS = (*("--reasoning-parser", "openai_gptoss", "--tool-call-parser", "openai", "--enable-auto-tool-choice"),)
+MODEL = ("--n_ctx", "8192", "--n_threads", "1", "--n_threads_batch", "1")
+APIS = ("chat", "responses", "messages")
+SHORT = {"holds": "ok", "fails": "**fails**", "cannot tell": "?", "not served": "–"}
+
+
+@contextmanager
+def ours(folder: Path) -> Iterator[str]:
+    script = str(write_answers(folder / "answers.jsonl"))
+    flags = ["-m", "harmony_plugin.demo.server", "--script", script, "--model", str(build_model()), *MODEL]
+    with ServerProcess(flags) as server:
+        yield server.url
+
+
+@contextmanager
+def stock_llamacpp(folder: Path) -> Iterator[str]:
+    script = str(write_answers(folder / "answers.jsonl"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "conformance.stock_llama_server", script, "--model", str(build_model()), *MODEL]
+    with (folder / "stock.log").open("w") as log:
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, cwd=ROOT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{url}/v1/models", timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def vllm(parsers: tuple[str, ...]) -> Callable[[Path], Any]:
+    @contextmanager
+    def server(folder: Path) -> Iterator[str]:
+        os.environ["VLLM_RIG_ANSWERS"] = str(write_answers(folder / "answers.jsonl"))
+        with running(Launch(parsers=parsers), folder / "vllm.log") as started:
+            yield started.url
+        del os.environ["VLLM_RIG_ANSWERS"]
+
+    return server
+
+
+SERVERS: dict[str, Callable[[Path], Any]] = {
+    "llama.cpp, ours": ours,
+    "llama.cpp, stock": stock_llamacpp,
+    "vLLM, plugin": vllm(PARSERS),
+    "vLLM, stock": vllm(STOCK_PARSERS),
+}
+
+
+def verified(url: str, folder: Path) -> dict[str, Any]:
+    """What `verify` finds."""
+    report = folder / "report.json"
+    command = [sys.executable, "-m", "harmony_plugin.verify", url, "--json", str(report), "--passes", "1"]
+    done = subprocess.run([*command, "--max-tokens", "1024"], capture_output=True, text=True, check=False)
+    print(done.stdout[-3000:], done.stderr[-1000:], flush=True)
+    return dict(json.loads(report.read_text("utf-8")))
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a check and an API a row, for what does not hold everywhere; and what fails, in words."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    details = []
+    for name, report in found.items():
+        for each in report["checks"]:
+            rows.setdefault((each["name"], each["api"]), {})[name] = each["result"]
+            if each["result"] == "fails":
+                detail = " ".join(str(each["detail"]).split())[:300].replace("<|", "\\<|").replace("|", "\\|")
+                details.append((name, each["name"], each["api"], detail))
+    everywhere = sum(set(row.values()) == {"holds"} for row in rows.values())
+    counts = {
+        name: f"{report['counts'].get('holds', 0)} hold, {report['counts'].get('fails', 0)} fail"
+        for name, report in found.items()
+    }
+    lines = [f"Of {len(rows)} rows, {everywhere} hold everywhere; the others:", ""]
+    lines += [f"| check | API | {' | '.join(found)} |", f"| --- | --- |{' --- |' * len(found)}"]
+    for (check, api), row in rows.items():
+        if set(row.values()) != {"holds"}:
+            cells = " | ".join(SHORT.get(row.get(name, ""), "–") for name in found)
+            lines.append(f"| `{check}` | {api} | {cells} |")
+    lines += [f"| all | | {' | '.join(counts.values())} |", "", "What fails:", ""]
+    lines += [f"- {name}: `{check}`, {api}: {detail}" for name, check, api, detail in details]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/verify.md")
+    parser.add_argument("--only", action="append", choices=[*SERVERS], help="this server alone")
+    arguments = parser.parse_args()
+    found = {}
+    for name, server in SERVERS.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        print(f"== {name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
+            found[name] = verified(url, Path(folder))
+    told = table(found)
+    print(told)
+    if arguments.write:
+        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+        PAGE.write_text(before + BEGIN + told + END + rest.partition(END)[2], "utf-8")
+
+
+if __name__ == "__main__":
+    main()
