@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -70,10 +69,9 @@ def stock_llamacpp(folder: Path) -> Iterator[str]:
 def vllm(parsers: tuple[str, ...]) -> Callable[[Path], Any]:
     @contextmanager
     def server(folder: Path) -> Iterator[str]:
-        os.environ["VLLM_RIG_ANSWERS"] = str(write_answers(folder / "answers.jsonl"))
-        with running(Launch(parsers=parsers), folder / "vllm.log") as started:
+        answers = ("VLLM_RIG_ANSWERS", str(write_answers(folder / "answers.jsonl")))
+        with running(Launch(parsers=parsers, environment=(answers,)), folder / "vllm.log") as started:
             yield started.url
-        del os.environ["VLLM_RIG_ANSWERS"]
 
     return server
 
@@ -96,29 +94,36 @@ def verified(url: str, folder: Path) -> dict[str, Any]:
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a check and an API a row, for what does not hold everywhere; and what fails, in words."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    """Markdown: a check a row, for what does not hold everywhere; and what fails, in words."""
+    rows: dict[str, dict[str, dict[str, str]]] = {}
     details = []
     for name, report in found.items():
         for each in report["checks"]:
-            rows.setdefault((each["name"], each["api"]), {})[name] = each["result"]
+            rows.setdefault(each["name"], {}).setdefault(name, {})[each["api"]] = each["result"]
             if each["result"] == "fails":
-                detail = " ".join(str(each["detail"]).split())[:300].replace("<|", "\\<|").replace("|", "\\|")
-                details.append((name, each["name"], each["api"], detail))
-    everywhere = sum(set(row.values()) == {"holds"} for row in rows.values())
-    counts = {
-        name: f"{report['counts'].get('holds', 0)} hold, {report['counts'].get('fails', 0)} fail"
-        for name, report in found.items()
-    }
-    lines = [f"Of {len(rows)} rows, {everywhere} hold everywhere; the others:", ""]
-    lines += [f"| check | API | {' | '.join(found)} |", f"| --- | --- |{' --- |' * len(found)}"]
-    for (check, api), row in rows.items():
-        if set(row.values()) != {"holds"}:
-            cells = " | ".join(SHORT.get(row.get(name, ""), "–") for name in found)
-            lines.append(f"| `{check}` | {api} | {cells} |")
-    lines += [f"| all | | {' | '.join(counts.values())} |", "", "What fails:", ""]
-    lines += [f"- {name}: `{check}`, {api}: {detail}" for name, check, api, detail in details]
-    return "\n".join([*lines, ""])
+                detail = " ".join(str(each["detail"]).split())[:240]
+                details.append(f"- {name}: `{each['name']}`, {each['api']}: `` {detail} ``")
+    counts = [
+        f"{report['counts'].get('holds', 0)} hold, {report['counts'].get('fails', 0)} fail" for report in found.values()
+    ]
+    lines = [f"| check | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
+    same = []
+    for check, row in rows.items():
+        cells = [_cell(row.get(name, {})) for name in found]
+        if set(cells) == {"ok"}:
+            same.append(f"`{check}`")
+        else:
+            lines.append(f"| `{check}` | {' | '.join(cells)} |")
+    lines += [f"| all | {' | '.join(counts)} |", "", f"On all four hold {', '.join(same)}. What fails:", ""]
+    return "\n".join([*lines, *details, ""])
+
+
+def _cell(results: dict[str, str]) -> str:
+    """What came of a check, on the APIs that are served."""
+    served = {api: result for api, result in results.items() if result != "not served"}
+    if len(set(served.values())) <= 1:
+        return SHORT[next(iter(served.values()), "not served")]
+    return ", ".join(f"{api} {SHORT[result]}" for api, result in served.items())
 
 
 def main() -> None:

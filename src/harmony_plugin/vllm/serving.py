@@ -121,6 +121,9 @@ def _complete(choice: Any, engine: str | None, split: Split, *, names: Sequence[
         choice.finish_reason == "tool_calls" and (split.cut_call or not choice.message.tool_calls)
     ):
         choice.finish_reason = engine
+    if choice.message.content == "":
+        # vLLM's for calls that had to be made; absent is None, as everywhere.
+        choice.message.content = None
     if choice.message.reasoning is not None:
         if "reasoning_content" in names:
             choice.message.reasoning_content = choice.message.reasoning
