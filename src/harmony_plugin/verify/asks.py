@@ -48,7 +48,7 @@ class Ask:
         schema: of the content, which is then JSON.
         max_tokens: None: the run's own.
         parallel: say that several calls may come.
-        attempt: the first is asked at temperature 0, later ones at 1.
+        attempt: the first is asked at temperature 0, later ones at 1, and so are several choices (vLLM wants that).
     """
 
     text: str
@@ -64,7 +64,7 @@ class Ask:
 
     @property
     def temperature(self) -> int:
-        return 0 if self.attempt == 0 else 1
+        return 0 if self.attempt == 0 and self.n == 1 else 1
 
 
 @dataclass
