@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import stat
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from llamacpp_rig import CASES, LONG, Seen, chat_tools, events, expected, ids_of
+from llamacpp_rig import CASES, LONG, ONE_THREAD, Seen, chat_tools, events, expected, ids_of, scripted
 from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
 from pydantic import TypeAdapter
+
+from harmony_plugin.demo.model import build_model
+from harmony_plugin.demo.process import ServerProcess
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 WEATHER = {
@@ -517,3 +522,28 @@ def test_a_long_reply_streams_whole(client: openai.OpenAI) -> None:
     with client.responses.stream(**ask("long")) as stream:
         final = stream.get_final_response()
     assert final.output_text == LONG
+
+
+def test_responses_survive_a_restart(tmp_path: Path) -> None:
+    """With a file, a conversation goes on at a server that was started anew, and at another one beside it."""
+    file = tmp_path / "responses.sqlite"
+    model = ("--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "2048", *ONE_THREAD)
+    flags = (*model, "--responses_file", str(file))
+
+    def ask_at(server: ServerProcess, **fields: Any) -> dict[str, Any]:
+        reply = httpx.post(f"{server.url}/v1/responses", json={**ask("loop", tools=[WEATHER]), **fields}, timeout=120)
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    with scripted(tmp_path, *flags) as server:
+        first = ask_at(server)
+        call = next(item for item in first["output"] if item["type"] == "function_call")
+    output = [{"type": "function_call_output", "call_id": call["call_id"], "output": "21"}]
+    with scripted(tmp_path, *flags) as server, scripted(tmp_path, *flags) as other:
+        second = ask_at(server, previous_response_id=first["id"], input=output)
+        assert second["output"][-1]["content"][0]["text"] == "It is 21 C."
+        at_other = httpx.get(f"{other.url}/v1/responses/{second['id']}", timeout=120)
+        assert at_other.json() == second
+        assert httpx.delete(f"{other.url}/v1/responses/{second['id']}", timeout=120).json()["deleted"]
+        assert httpx.get(f"{server.url}/v1/responses/{second['id']}", timeout=120).status_code == 404
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

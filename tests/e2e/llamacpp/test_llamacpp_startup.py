@@ -170,6 +170,11 @@ def test_the_environment_is_read_as_in_the_stock_server(tmp_path: Path) -> None:
     assert "port" in one_line(said).lower()
 
 
+def test_a_file_that_cannot_keep_responses(tmp_path: Path) -> None:
+    code, said = start("--model", str(build_model()), "--responses_file", str(tmp_path))
+    assert (code, one_line(said)) == (SETTINGS, f"harmony-plugin: responses_file {tmp_path}: Is a directory")
+
+
 def test_a_common_setting_from_the_environment() -> None:
     code, said = start("--model", str(build_model()), HARMONY_COMMENTARY="nowhere")
     assert code == SETTINGS

@@ -12,7 +12,7 @@ import hmac
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -42,6 +42,7 @@ from .metrics import Metrics
 from .record import Record
 from .settings import ModelSettings, ServerSettings
 from .store import Seal, Store, Stored
+from .store_file import FileStore
 
 __all__ = ["create_app", "create_host"]
 
@@ -119,11 +120,25 @@ def create_app(host: Host, settings: ServerSettings) -> FastAPI:
     return app
 
 
+def _store(settings: ServerSettings) -> Store | FileStore:
+    """Where replies are kept. Raises StoreError."""
+    if settings.responses_file is None:
+        return Store(settings.stored_responses)
+    return FileStore(settings.responses_file, settings.stored_responses, settings.responses_mb << 20)
+
+
+async def _nothing() -> None:
+    """Nobody waits for the end of a reply."""
+
+
+Ended: TypeAlias = "Callable[[], Awaitable[None]]"
+
+
 class _Server:
     def __init__(self, host: Host, settings: ServerSettings) -> None:
         self.host = host
         self.settings = settings
-        self.store = Store(settings.stored_responses)
+        self.store = _store(settings)
         self.seal = Seal(settings.reasoning_key)
         self.metrics = Metrics(lambda: len(host.line), host.line.seated, host.schedulers)
         #: Replies under way and their models, by their ids.
@@ -268,7 +283,7 @@ class _Server:
         return await run_in_threadpool(lambda: JSONResponse(explained().to_dict()))
 
     async def create_response(self, request: Request) -> Response:
-        asked, earlier, toolbox, body = self._read_response(await self._body(request))
+        asked, earlier, toolbox, body = await run_in_threadpool(self._read_response, await self._body(request))
         items = [*earlier, *responses.input_items(asked)]
         try:
             exchange = await self._begin(request, chat.check(body))
@@ -276,9 +291,9 @@ class _Server:
             raise responses.rename(error) from error
         writer = responses.ResponseWriter(asked, exchange.model, toolbox, self.seal.close)
 
-        def remember() -> None:
+        async def remember() -> None:
             if asked.store is not False:
-                self.store.put(Stored(items, writer.response))
+                await run_in_threadpool(self.store.put, Stored(items, writer.response))
 
         return await self._reply(exchange, writer, ended=remember)
 
@@ -294,18 +309,18 @@ class _Server:
         return asked, earlier, toolbox, responses.to_chat(asked, toolbox, earlier, self.seal.open)
 
     async def show_response(self, identifier: str) -> Response:
-        return JSONResponse(self.store.get(identifier).response)
+        return JSONResponse((await run_in_threadpool(self.store.get, identifier)).response)
 
     async def delete_response(self, identifier: str) -> Json:
-        self.store.drop(identifier)
+        await run_in_threadpool(self.store.drop, identifier)
         return {"id": identifier, "object": "response", "deleted": True}
 
     async def list_input_items(self, identifier: str, request: Request) -> Json:
-        items = [dict(item) for item in self.store.get(identifier).items]
+        items = [dict(item) for item in (await run_in_threadpool(self.store.get, identifier)).items]
         return responses.page(items, request.query_params)
 
     async def cancel_response(self, identifier: str) -> Json:
-        self.store.get(identifier)
+        await run_in_threadpool(self.store.get, identifier)
         raise RequestError(
             "Cannot cancel a response that is complete. (Those under way end when their client leaves.)",
             None,
@@ -313,7 +328,7 @@ class _Server:
         )
 
     async def count_input_tokens(self, request: Request) -> Json:
-        *_, body = self._read_response(await self._body(request))
+        *_, body = await run_in_threadpool(self._read_response, await self._body(request))
         try:
             return {"object": "response.input_tokens", "input_tokens": await self._count(request, chat.check(body))}
         except RequestError as error:
@@ -468,7 +483,7 @@ class _Server:
             raise
 
     async def _reply(
-        self, exchange: _Exchange, writer: Writer, *, end: bytes = b"", ended: Callable[[], None] = lambda: None
+        self, exchange: _Exchange, writer: Writer, *, end: bytes = b"", ended: Ended = _nothing
     ) -> Response:
         """The reply, streamed or whole.
 
@@ -496,13 +511,11 @@ class _Server:
 
         reply = writer.whole(await self._waited(exchange, pieces()), usage)
         self.metrics.tokens(exchange.model, usage)
-        ended()
+        await ended()
         debugs = isinstance(exchange.reply, Choices) and exchange.reply.debugs
         return JSONResponse(reply, headers={ISSUES_HEADER: debug.header(usage.issues)} if debugs else None)
 
-    async def _events(
-        self, exchange: _Exchange, writer: Writer, end: bytes, ended: Callable[[], None]
-    ) -> AsyncIterator[bytes]:
+    async def _events(self, exchange: _Exchange, writer: Writer, end: bytes, ended: Ended) -> AsyncIterator[bytes]:
         usage = exchange.reply.usage
         try:
             for event in writer.start(usage):
@@ -511,7 +524,7 @@ class _Server:
                 for event in writer.feed(item):
                     yield _event(event)
             last = list(writer.finish(usage))
-            ended()
+            await ended()
         except Exception as error:
             exchange.record.error = errors.of(error)
             self.metrics.replies.fail()

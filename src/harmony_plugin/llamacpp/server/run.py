@@ -26,6 +26,7 @@ from . import about, stock
 from .app import create_app, create_host
 from .host import Host, Progress
 from .settings import Chosen, Flags, ModelSettings, ServerSettings, SettingsError, complain, read_settings, say
+from .store_file import StoreError
 
 __all__ = ["main"]
 
@@ -60,7 +61,11 @@ def main(
         complain(f"{', '.join(chosen.ignored)}: not read, the config file replaces flags; set it there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host = create_host(chosen.models, chosen.server.max_queue, factory, chosen.server.models_max)
-    app = create_app(host, chosen.server)
+    try:
+        app = create_app(host, chosen.server)
+    except StoreError as error:
+        complain(str(error))
+        sys.exit(WRONG_SETTINGS)
     config = uvicorn.Config(
         app,
         host=chosen.host,

@@ -284,7 +284,15 @@ class ServerSettings(_ServerBase):
         description="Requests that may wait for a model; one more is answered with 429 and Retry-After.",
     )
     stored_responses: int = Field(
-        default=256, ge=0, description="Replies of /v1/responses kept in memory for previous_response_id; 0: none."
+        default=256, ge=0, description="Replies of /v1/responses kept for previous_response_id; 0: none."
+    )
+    responses_file: Optional[str] = Field(
+        default=None,
+        description="File that they are kept in over restarts, also of several servers; it holds what was said; none: "
+        "they are in memory.",
+    )
+    responses_mb: int = Field(
+        default=256, ge=1, description="Size, in MB, that they may have in that file; the oldest go first."
     )
     reasoning_key: Optional[str] = Field(
         default=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from ...core import RequestError
 
-__all__ = ["Seal", "Store", "Stored"]
+__all__ = ["Seal", "Store", "Stored", "no_item", "not_found"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -34,8 +35,23 @@ class Stored:
     response: Json
 
 
+def not_found(identifier: str, param: str | None) -> RequestError:
+    """What a client is told of a reply that is not kept. ``param``: the field that names it; None: the path does."""
+    if param:
+        return RequestError(
+            f"Previous response with id '{identifier}' not found.", param, "previous_response_not_found"
+        )
+    return RequestError(f"Response with id '{identifier}' not found.", None, None, 404)
+
+
+def no_item(identifier: str, param: str, bound: int) -> RequestError:
+    """What a client is told of an item that no reply has."""
+    what = f"Item with id '{identifier}' not found. Items are kept, with `store` on, for the last {bound} responses"
+    return RequestError(f"{what}: send the item itself.", param, "item_not_found", 404)
+
+
 class Store:
-    """The last replies, in memory: the oldest goes when the bound is reached.
+    """The last replies, in memory: the oldest goes when the bound is reached. Safe for several threads.
 
     Args:
         bound: how many are kept.
@@ -46,6 +62,7 @@ class Store:
         self._kept: OrderedDict[str, Stored] = OrderedDict()
         self._items: dict[str, Json] = {}
         self._uses: Counter[str] = Counter()  # of each item, by the replies that are kept
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -54,12 +71,13 @@ class Store:
         """Keep a finished reply."""
         if not self._bound:
             return
-        self._kept[stored.response["id"]] = stored
-        for item in self._all(stored):
-            self._items.setdefault(item["id"], item)  # what a client calls its items changes no other's
-            self._uses[item["id"]] += 1
-        while len(self._kept) > self._bound:
-            self._forget(self._kept.popitem(last=False)[1])
+        with self._lock:
+            self._kept[stored.response["id"]] = stored
+            for item in self._all(stored):
+                self._items.setdefault(item["id"], item)  # what a client calls its items changes no other's
+                self._uses[item["id"]] += 1
+            while len(self._kept) > self._bound:
+                self._forget(self._kept.popitem(last=False)[1])
 
     def get(self, identifier: str, param: str | None = None) -> Stored:
         """A reply that is kept.
@@ -67,15 +85,12 @@ class Store:
         Raises:
             RequestError: 404 (400 where it is a field of a request: `param`) when it is not there (any more).
         """
-        found = self._kept.get(identifier)
-        if found is None:
-            if param:
-                raise RequestError(
-                    f"Previous response with id '{identifier}' not found.", param, "previous_response_not_found"
-                )
-            raise RequestError(f"Response with id '{identifier}' not found.", None, None, 404)
-        self._kept.move_to_end(identifier)
-        return found
+        with self._lock:
+            found = self._kept.get(identifier)
+            if found is None:
+                raise not_found(identifier, param)
+            self._kept.move_to_end(identifier)
+            return found
 
     def item(self, identifier: str, param: str) -> Json:
         """An item of a reply that is kept, or of its input.
@@ -85,13 +100,7 @@ class Store:
         """
         found = self._items.get(identifier)
         if found is None:
-            raise RequestError(
-                f"Item with id '{identifier}' not found. Items are kept in memory, with `store` on, for the last "
-                f"{self._bound} responses: send the item itself.",
-                param,
-                "item_not_found",
-                404,
-            )
+            raise no_item(identifier, param, self._bound)
         return found
 
     def drop(self, identifier: str) -> None:
@@ -100,8 +109,12 @@ class Store:
         Raises:
             RequestError: 404 when it is not there.
         """
-        self._forget(self.get(identifier))
-        del self._kept[identifier]
+        with self._lock:
+            self._forget(self.get(identifier))
+            del self._kept[identifier]
+
+    def close(self) -> None:
+        """Nothing is to be closed."""
 
     @staticmethod
     def _all(stored: Stored) -> list[Json]:
