@@ -131,7 +131,7 @@ async def _nothing() -> None:
     """Nobody waits for the end of a reply."""
 
 
-Ended: TypeAlias = "Callable[[], Awaitable[None]]"
+Ended: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Server:
