@@ -83,6 +83,7 @@ fuzz: $(VENV)/.test
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m conformance
+	$(BIN)/python -m conformance.bfcl --write
 
 verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write

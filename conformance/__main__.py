@@ -100,7 +100,9 @@ def document(fixtures: Sequence[Fixture], seen: dict[str, dict[str, Outcome]], o
     lines = [
         "# Conformance",
         "",
-        "Written by `make conformance` (`python -m conformance`): every column ran on the same fixtures in one run.",
+        "Written by `make conformance` (`python -m conformance`): every column ran on the same fixtures in one run. "
+        "Beside it: [BFCL's calls as transport](bfcl.md), and "
+        "[what clients see of four servers](verify.md#four-servers).",
         f"{'; '.join(map(version, packages))}.",
         "",
         f"## canitoolcall, family gpt-oss: {len(fixtures)} fixtures",
