@@ -1,8 +1,8 @@
 """Questions in the manner of OpenAI's compatibility test for those who serve gpt-oss: several tools are offered, and
 the right one must be called with arguments that its schema allows, in the API's shape, with reasoning beside it.
 
-The questions and tools are this package's own (`questions.json`). OpenAI asks for no reply of a wrong shape and for
-more than 90 % of the questions; so does this.
+The questions and tools are this package's own (`questions.json`), and so is what is asked for: no reply of a wrong
+shape, and more than 90 % of the questions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The real agents of gpt-oss against the real servers: `python -m agents`."""
