@@ -17,7 +17,7 @@ import platformdirs
 
 __all__ = ["AGENTS", "Agent", "Missing", "binary"]
 
-FOLDER = Path(platformdirs.user_cache_dir("harmony-plugin", appauthor=False)) / "agents"
+FOLDER = Path(platformdirs.user_cache_dir("harmony-plugin", appauthor=False)) / "npm-agents"
 #: Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
 SCHEMA = {
