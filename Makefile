@@ -19,7 +19,7 @@ help:
 	@echo "make soak         the long runs in full: a million tokens, 100,000 streams; 1,000 requests, 16 at once"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
-	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
+	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
