@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "conformance.md"
-SUITES = ("fixtures", "transport")
+SUITES = ("fixtures", "transport", "openresponses")
 """The modules with a `run`, in the document's order."""
 
 _OPENING = """# Conformance

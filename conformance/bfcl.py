@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from harmony_plugin.demo.model import cache_folder
+from . import download
 
 VERSION = "2026.3.23"
 CATEGORIES = (
@@ -118,27 +115,10 @@ def outputs(case: Case) -> Iterator[Output]:
         yield Output(case, number, shape.before + "<|start|>assistant".join(written), calls)
 
 
-def wheel() -> Path:
-    """The wheel's path; downloaded at the first call.
-
-    Raises:
-        RuntimeError: it is not there and pip cannot get it; the message is pip's.
-    """
-    folder = cache_folder() / "bfcl"
-    if not (found := sorted(folder.glob(f"bfcl_eval-{VERSION}-*.whl"))):
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        done = subprocess.run([*command, f"bfcl-eval=={VERSION}"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"bfcl-eval {VERSION} cannot be downloaded:\n{done.stderr.strip()}")
-        found = sorted(folder.glob(f"bfcl_eval-{VERSION}-*.whl"))
-    return found[0]
-
-
 def load() -> list[Case]:
     """Every single-turn case that has a right answer, category by category."""
     cases = []
-    with zipfile.ZipFile(wheel()) as archive:
+    with zipfile.ZipFile(download.wheel("bfcl-eval", VERSION)) as archive:
 
         def lines(name: str) -> list[dict[str, Any]]:
             text = archive.read(f"bfcl_eval/data/{name}.json").decode("utf-8")

@@ -11,20 +11,16 @@ import asyncio
 import json
 import random
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from harmony_plugin import Delta, Reply, Stream, parse
 from harmony_plugin.core import harmony_encoding
 
-from . import bfcl
+from . import bfcl, servers
 from .bfcl import SHAPES, Case, Output
 
-ROOT = Path(__file__).resolve().parent.parent
 SEED = 14
 SAMPLE = 300
 OTHER_APIS = 60
@@ -233,35 +229,6 @@ def sample(cases: Sequence[Case], every: bool) -> list[Output]:
     return [list(bfcl.outputs(case))[number % len(SHAPES)] for number, case in enumerate(chosen)]
 
 
-@contextmanager
-def vllm_server(plugin: bool) -> Iterator[str]:
-    from vllm_rig.server import PARSERS, STOCK_PARSERS, Launch, running
-
-    launch = Launch(parsers=PARSERS if plugin else STOCK_PARSERS, max_model_len=16_384)
-    with tempfile.TemporaryDirectory() as folder, running(launch, Path(folder) / "vllm.log") as server:
-        yield server.url
-
-
-@contextmanager
-def llamacpp_server(outputs: Iterable[Output]) -> Iterator[str]:
-    """The llama.cpp server, its replies scripted by the outputs' names."""
-    from vllm_rig.server import MODEL
-
-    from harmony_plugin.demo.model import build_model
-    from harmony_plugin.demo.process import ServerProcess
-
-    lines = [json.dumps({"id": output.id, "token_ids": ids_of(output)}) + "\n" for output in outputs]
-    with tempfile.TemporaryDirectory() as folder:
-        scripts = Path(folder) / "scripts.jsonl"
-        scripts.write_text("".join(lines), encoding="utf-8")
-        arguments = ["-m", "harmony_plugin.demo.server", "--script", str(scripts), "--model", str(build_model())]
-        arguments += ["--model_alias", MODEL, "--n_ctx", "32768", "--n_parallel", "4"]
-        # On a busy machine llama.cpp's threads wait long for each other.
-        arguments += ["--n_threads", "1", "--n_threads_batch", "1"]
-        with ServerProcess(arguments) as server:
-            yield server.url
-
-
 def _options(output: Output, api: Api, past_call: bool) -> dict[str, Any]:
     """A request's fields beside its script: the question and tools; how the llama.cpp server is told of its script."""
     said = [dict(message) for message in output.case.messages]
@@ -331,9 +298,9 @@ def through(server: str, url: str, outputs: Sequence[Output], at_once: int) -> t
 
 
 def _servers(outputs: Sequence[Output]) -> Iterator[tuple[str, bool, Any, int]]:
-    yield "llama.cpp server", True, llamacpp_server(outputs), 4
-    yield "vLLM + plugin", True, vllm_server(True), 16
-    yield "vLLM stock", False, vllm_server(False), 16
+    yield "llama.cpp server", True, servers.llamacpp({output.id: ids_of(output) for output in outputs}), 4
+    yield "vLLM + plugin", True, servers.vllm(plugin=True), 16
+    yield "vLLM stock", False, servers.vllm(plugin=False), 16
 
 
 # All of it
@@ -341,7 +308,6 @@ def _servers(outputs: Sequence[Output]) -> Iterator[tuple[str, bool, Any, int]]:
 
 def run(every: bool) -> tuple[str, list[str]]:
     """The section for docs/conformance.md, and a line for each output that ours did not get right."""
-    sys.path.insert(0, str(ROOT / "tests" / "rigs"))
     cases = bfcl.load()
     counted = {}
     for subject in SUBJECTS:
@@ -368,10 +334,11 @@ def _mark(outputs: int, verbatim: int, same: int) -> str:
 
 _ABOUT = f"""
 The leaderboard's data (bfcl-eval {bfcl.VERSION}, Apache-2.0, read from its wheel): every single-turn case that has a
-right answer, its functions as OpenAI tools as the leaderboard's own handlers make them (dots in names become `_`, values of
-Java and JavaScript are text). One right call, or several, is written as gpt-oss writes it, the JSON laid out in one of
-four ways. It has come through if name and arguments come out to the character, whole and streamed, and no text but the
-reasoning and the preamble in front. This is a test of transport: whether a model chooses well is another matter.
+right answer, its functions as OpenAI tools as the leaderboard's own handlers make them (dots in names become `_`,
+values of Java and JavaScript are text). One right call, or several, is written as gpt-oss writes it, the JSON laid out
+in one of four ways. It has come through if name and arguments come out to the character, whole and streamed, and no
+text but the reasoning and the preamble in front. This is a test of transport: whether a model chooses well is another
+matter.
 """
 _IN_PROCESS = """
 Whole, and streamed an id (by text: a character) at a time; vLLM's classes as its server calls them for chat.
@@ -379,7 +346,7 @@ Whole, and streamed an id (by text: a character) at a time; vLLM's classes as it
 _SERVERS = f"""
 Cases in a random order (seed {SEED}), each with its tools and question, through the official clients; the first
 {OTHER_APIS} also on `/v1/responses` and `/v1/messages`. The latter has no way to go on behind `<|call|>`, so several
-calls go there only as messages that end with `<|end|>`; its whole replies have arguments as an object, compared as such.
+calls go there only as messages that end with `<|end|>`; its whole replies have arguments as an object, compared so.
 """
 
 
