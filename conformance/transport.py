@@ -94,11 +94,8 @@ def core_by_text() -> tuple[Read, Read]:
 
 def vllm_parser(plugin: bool) -> tuple[Read, Read]:
     """vLLM's parser class for gpt-oss or the plugin's, as the server calls it for chat."""
-    import logging
-
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-    logging.disable(logging.WARNING)
     parser_class, tokenizer = _parser_class(plugin), _tokenizer()
     prompt = harmony_encoding().encode("<|start|>user<|message|>Hi.<|end|><|start|>assistant", allowed_special="all")
     requests: dict[str, Any] = {}
@@ -135,25 +132,20 @@ def vllm_parser(plugin: bool) -> tuple[Read, Read]:
     return whole, streamed
 
 
-_stock_class: Any = None
-
-
 def _parser_class(plugin: bool) -> Any:
-    global _stock_class
-    if _stock_class is None:  # before the plugin takes the name over
+    base: Any
+    parts: tuple[Any, Any]
+    if plugin:
+        from harmony_plugin.vllm import parsers as ours
+
+        base, parts = ours.HarmonyParser, (ours.HarmonyReasoningParser, ours.HarmonyToolParser)
+    else:  # vLLM's own, as long as nothing has imported the plugin's
         from vllm.parser.harmony import HarmonyParser
         from vllm.reasoning.gptoss_reasoning_parser import GptOssReasoningParser
         from vllm.tool_parsers.gptoss_tool_parser import GptOssToolParser
 
-        parts = {"reasoning_parser_cls": GptOssReasoningParser, "tool_parser_cls": GptOssToolParser}
-        _stock_class = type("StockParser", (HarmonyParser,), parts)
-    if not plugin:
-        return _stock_class
-    from harmony_plugin.vllm.parsers import HarmonyParser as Ours
-    from harmony_plugin.vllm.parsers import HarmonyReasoningParser, HarmonyToolParser
-
-    parts = {"reasoning_parser_cls": HarmonyReasoningParser, "tool_parser_cls": HarmonyToolParser}
-    return type("PluginParser", (Ours,), parts)
+        base, parts = HarmonyParser, (GptOssReasoningParser, GptOssToolParser)
+    return type("Composed", (base,), {"reasoning_parser_cls": parts[0], "tool_parser_cls": parts[1]})
 
 
 def _tokenizer() -> Any:
@@ -171,6 +163,7 @@ class Subject(NamedTuple):
     make: Callable[[], tuple[Read, Read]]
 
 
+# Stock before the plugin, which takes the name of vLLM's class over.
 SUBJECTS = (
     Subject("core, ids", True, core_by_ids),
     Subject("core, text", True, core_by_text),
