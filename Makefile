@@ -19,7 +19,7 @@ help:
 	@echo "make soak         the long runs in full: a million tokens, 100,000 streams; 1,000 requests, 16 at once"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
-	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as a table"
+	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
@@ -84,7 +84,6 @@ fuzz: $(VENV)/.test
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m conformance
-	$(BIN)/python -m conformance.bfcl --write
 
 verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write

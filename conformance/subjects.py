@@ -7,12 +7,8 @@ processes with a real engine whose choice of tokens is scripted (see tests/e2e).
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from canitoolcall.chunking import DEFAULT_STRATEGIES, ChunkStrategy, split, split_text
@@ -22,7 +18,8 @@ from canitoolcall.results import Observation, ParsedToolCall, ParseResult
 from harmony_plugin import Delta, Dialect, Reply, Stream, parse
 from harmony_plugin.core import harmony_encoding
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import servers
+
 MARKERS = Dialect().ids
 STOPS = frozenset(MARKERS[name] for name in ("return", "call", "endoftext"))
 SPECIAL = frozenset(MARKERS.values())
@@ -200,45 +197,33 @@ def _request(fixture: Fixture, ids: Sequence[int]) -> dict[str, Any]:
 
 def vllm(plugin: bool, fixtures: Sequence[Fixture]) -> Observe:
     """`vllm serve` with vLLM's own parsers or the plugin's; past stop ids inside a fixture it is told to go on."""
-    sys.path.insert(0, str(ROOT / "tests" / "rigs"))
-    from vllm_rig.server import MODEL, PARSERS, STOCK_PARSERS, Launch, running
-
     requests = {}
     for fixture in fixtures:
         ids = said(fixture)
         extra: dict[str, Any] = {"vllm_xargs": {"script": ids}}
         if STOPS & set(ids[:-1]):
             extra["ignore_eos"] = True
-        requests[fixture.id] = {**_request(fixture, ids), "model": MODEL, "extra_body": extra}
-    with tempfile.TemporaryDirectory() as folder:
-        launch = Launch(parsers=PARSERS if plugin else STOCK_PARSERS)
-        with running(launch, Path(folder) / "vllm.log") as server:
-            seen = _ask_all(server.url, requests, at_once=16)
+        requests[fixture.id] = {**_request(fixture, ids), "model": servers.MODEL, "extra_body": extra}
+    with servers.vllm(plugin=plugin) as url:
+        seen = _ask_all(url, requests, at_once=16)
     return lambda fixture: seen[fixture.id]
 
 
 def llamacpp_server(fixtures: Sequence[Fixture]) -> Observe:
     """`python -m harmony_plugin.llamacpp` with scripted sampling, headers unconstrained."""
-    from harmony_plugin.demo.model import build_model
-    from harmony_plugin.demo.process import ServerProcess
-
-    requests = {}
-    lines = []
+    scripts, requests = {}, {}
     for fixture in fixtures:
-        ids = said(fixture)
-        lines.append(json.dumps({"id": fixture.id, "token_ids": ids}) + "\n")
+        ids = scripts[fixture.id] = said(fixture)
         # parallel_tool_calls: generation goes on behind <|call|>, as some fixtures do.
-        more = {"model": "tiny", "metadata": {"script": fixture.id}}
-        if fixture.tools:
-            more["parallel_tool_calls"] = True
-        requests[fixture.id] = {**_request(fixture, ids), **more}
-    with tempfile.TemporaryDirectory() as folder:
-        scripts = Path(folder) / "scripts.jsonl"
-        scripts.write_text("".join(lines), encoding="utf-8")
-        arguments = ["-m", "harmony_plugin.demo.server", "--script", str(scripts)]
-        arguments += ["--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "8192"]
-        with ServerProcess(arguments) as server:
-            seen = _ask_all(server.url, requests, at_once=2)
+        more = {"parallel_tool_calls": True} if fixture.tools else {}
+        requests[fixture.id] = {
+            **_request(fixture, ids),
+            "model": servers.MODEL,
+            "metadata": {"script": fixture.id},
+            **more,
+        }
+    with servers.llamacpp(scripts) as url:
+        seen = _ask_all(url, requests, at_once=2)
     return lambda fixture: seen[fixture.id]
 
 

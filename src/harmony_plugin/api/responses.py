@@ -69,6 +69,8 @@ class ResponsesRequest(BaseModel):
     metadata: dict[str, str] | None = None
     user: str | None = None
     truncation: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
 
 
 PASSED_ON = (
@@ -89,6 +91,8 @@ PASSED_ON = (
     "logit_bias",
     "max_reasoning_tokens",
 )
+SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+"""What a response tells of how it is sampled."""
 RENAMED = {"messages": "input", "response_format": "text.format", "reasoning_effort": "reasoning.effort"}
 
 
@@ -384,10 +388,16 @@ class ResponseWriter(Writer):
         model: the name of the model that answers.
         toolbox: the request's tools.
         seal: makes the `encrypted_content` of reasoning, where the request wants that.
+        sampling: what is sampled by, in OpenAI's names; what is not in it is as the request says.
     """
 
     def __init__(
-        self, request: ResponsesRequest, model: str, toolbox: Toolbox, seal: Callable[[str], str] | None = None
+        self,
+        request: ResponsesRequest,
+        model: str,
+        toolbox: Toolbox,
+        seal: Callable[[str], str] | None = None,
+        sampling: Mapping[str, float] | None = None,
     ) -> None:
         self._toolbox = toolbox
         self._seal = seal if ENCRYPTED in (request.include or ()) else None
@@ -395,7 +405,7 @@ class ResponseWriter(Writer):
         self._message: Message | None = None
         self._open: _Open | None = None
         self._ending: Ending | None = None
-        self.response: Json = _opening(request, model, toolbox)
+        self.response: Json = _opening(request, model, toolbox, sampling or {})
         self.identifier = self.response["id"]
 
     def start(self, usage: Usage) -> Iterator[Json]:
@@ -554,33 +564,38 @@ class ResponseWriter(Writer):
         return item
 
 
-def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox) -> Json:
+def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox, sampling: Mapping[str, float]) -> Json:
+    """The response before it says anything, with every field that the Open Responses specification asks for."""
     given = request.model_dump()
     return {
         "id": _id("resp"),
         "object": "response",
         "created_at": int(time.time()),
+        "completed_at": None,
         "status": "in_progress",
         "background": False,
         "error": None,
         "incomplete_details": None,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": None,
         "model": model,
         "output": [],
         "parallel_tool_calls": request.parallel_tool_calls is not False,
         "previous_response_id": request.previous_response_id,
+        "prompt_cache_key": request.prompt_cache_key,
         "reasoning": {
             "effort": request.reasoning.effort if request.reasoning else None,
             "summary": None,
         },
+        "safety_identifier": request.safety_identifier,
+        "service_tier": "default",
         "store": request.store is not False,
-        "temperature": given.get("temperature"),
+        **{name: sampling.get(name, given.get(name)) for name in SAMPLING},
         "text": {"format": (request.text.format if request.text else None) or {"type": "text"}},
         "tool_choice": request.tool_choice if request.tool_choice is not None else "auto",
         "tools": toolbox.echo,
         "top_logprobs": request.top_logprobs or 0,
-        "top_p": given.get("top_p"),
         "truncation": "disabled",
         "usage": None,
         "user": request.user,

@@ -196,7 +196,9 @@ class Toolbox:
             # Codex sends it so with every request, unasked: to refuse it would be to refuse Codex.
             log.info("%s: web_search, which this server does not run, was left out", where)
             return
-        self.echo.append({"parameters": None, "strict": None, **tool} if kind == "function" else dict(tool))
+        self.echo.append(
+            {"description": None, "parameters": None, "strict": None, **tool} if kind == "function" else dict(tool)
+        )
         if kind == "namespace":
             self._add_namespace(tool, where)
         elif kind in ("function", "custom"):

@@ -414,6 +414,7 @@ class Choices:
         usage: counted as it goes, however it ends.
         model: the name that the reply carries.
         debugs: whether the reply tells its issues.
+        sampling: what it is sampled by, in OpenAI's names.
     """
 
     def __init__(
@@ -445,6 +446,7 @@ class Choices:
         self._measured, self._seconds = 0, 0.0
         self.usage = usage
         self.model = model
+        self.sampling: Mapping[str, float] = {**request.sampling, "temperature": request.sampling["temp"]}
 
     def explained(self) -> Callable[[], Explanation]:
         """What tells what became of each piece of the first choice, as far as it came; holds no more than its ids."""

@@ -203,6 +203,44 @@ def test_a_picture_in_a_result_or_in_history_stops_no_session(http: httpx.Client
     assert asked.json()["error"]["param"] == "input[4].content[1].type"
 
 
+# Open Responses, 2026-04-24: fields that a response must have, however it came out, and those that may be null.
+REQUIRED = {
+    **dict.fromkeys(("id", "object", "status", "model", "truncation", "service_tier"), str),
+    **dict.fromkeys(("created_at", "top_logprobs"), int),
+    **dict.fromkeys(("temperature", "top_p", "presence_penalty", "frequency_penalty"), float),
+    **dict.fromkeys(("parallel_tool_calls", "store", "background"), bool),
+    **dict.fromkeys(("output", "tools"), list),
+    **dict.fromkeys(("text", "metadata"), dict),
+    "tool_choice": (str, dict),
+}
+NULLABLE = {
+    **dict.fromkeys(("completed_at", "max_output_tokens", "max_tool_calls"), int),
+    **dict.fromkeys(("previous_response_id", "instructions", "safety_identifier", "prompt_cache_key"), str),
+    **dict.fromkeys(("incomplete_details", "error", "reasoning", "usage"), dict),
+}
+
+
+@pytest.mark.parametrize("script", ["answer", "loop", "endless"])
+def test_no_field_of_the_specification_is_missing(http: httpx.Client, script: str) -> None:
+    found = events(http, "/v1/responses", ask(script, tools=[WEATHER], max_output_tokens=40))
+    responses = [event["response"] for event in found if "response" in event]
+    assert [response["status"] for response in responses[:2]] == ["in_progress", "in_progress"]
+    for response in responses:
+        assert {name for name, kind in REQUIRED.items() if not isinstance(response[name], kind)} == set()
+        given = {name: kind for name, kind in NULLABLE.items() if response[name] is not None}
+        assert {name for name, kind in given.items() if not isinstance(response[name], kind)} == set()
+        assert {"name", "description", "parameters", "strict"} <= response["tools"][0].keys()
+
+
+def test_a_response_tells_what_it_was_sampled_by(http: httpx.Client) -> None:
+    asked = {"temperature": 0.5, "presence_penalty": 0.25, "prompt_cache_key": "k", "safety_identifier": "s"}
+    reply = http.post("/v1/responses", json=ask("answer", **asked)).json()
+    assert {name: reply[name] for name in asked} == asked
+    assert (reply["top_p"], reply["frequency_penalty"]) == (1.0, 0.0)
+    # The server's own default: this one was started with --temperature 0.
+    assert http.post("/v1/responses", json=ask("answer")).json()["temperature"] == 0.0
+
+
 def test_stored_replies_can_be_read_and_deleted(client: openai.OpenAI) -> None:
     reply = client.responses.create(**ask("answer"))
     assert client.responses.retrieve(reply.id) == reply

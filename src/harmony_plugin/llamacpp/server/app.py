@@ -289,7 +289,7 @@ class _Server:
             exchange = await self._begin(request, chat.check(body))
         except RequestError as error:
             raise responses.rename(error) from error
-        writer = responses.ResponseWriter(asked, exchange.model, toolbox, self.seal.close)
+        writer = responses.ResponseWriter(asked, exchange.model, toolbox, self.seal.close, exchange.reply.sampling)
 
         async def remember() -> None:
             if asked.store is not False:

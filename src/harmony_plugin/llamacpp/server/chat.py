@@ -7,6 +7,7 @@ drift from it. Other APIs are translated to this one's fields, so this module kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from ...api.errors import error_body
@@ -133,7 +134,10 @@ class StockReply:
 
     Attributes:
         usage: as far as the handler tells it.
+        sampling: what it is sampled by, beside what the request says: the handler does not tell.
     """
+
+    sampling: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, given: Json | Iterable[Json], observe: Callable[[Usage], None]) -> None:
         self.usage = Usage()
