@@ -20,6 +20,7 @@ SUITES = ("fixtures", "transport", "openresponses")
 _OPENING = """# Conformance
 
 Written by `make conformance` (`python -m conformance`): within a part, everything was asked the same in one run.
+Beside it: [what clients see of four servers](verify.md#four-servers).
 """
 _PACKAGES = ("canitoolcall", "oss-harmony", "vllm", "llama_cpp_python", "openai", "anthropic")
 

@@ -256,6 +256,7 @@ def _ids(case: Case) -> list[int]:
 
 
 PLUGIN, STOCK = "vLLM + plugin", "vLLM stock"
+VLLMS_OWN = "vLLM's own, without the plugin, too"
 SERVERS = (
     Server("llama.cpp server", True, lambda: servers.llamacpp({case.id: _ids(case) for case in CASES})),
     Server(PLUGIN, True, lambda: servers.vllm(plugin=True)),
@@ -300,7 +301,7 @@ def _json(reply: httpx.Response) -> Any:
 def _reason(server: str, case: str, mode: str, fault: str, seen: Mapping[str, Faults]) -> str | None:
     """Why a fault is none of ours, or stays; None: it has no reason."""
     if server == PLUGIN and fault in seen[STOCK][case, mode]:
-        return "vLLM's own, without the plugin, too"
+        return VLLMS_OWN
     return next((why for pattern, why in EXPLAINED.items() if re.search(pattern, fault)), None)
 
 
@@ -360,7 +361,10 @@ WebSockets and `/v1/responses/compact` were not asked for.
                 # An event that carries the response has the response's faults.
                 what = re.sub(r"^response\.\w+: response\.", "", fault)
                 where.setdefault((what, _reason(name, case_id, mode, fault, seen)), []).append(f"{case_id} {mode}")
-        lines += [f"- {name}: {_listed(what, why, places)}" for (what, why), places in where.items()]
+        shared = sum(why == VLLMS_OWN for _, why in where)
+        lines += [f"- {name}: {_listed(*fault, places)}" for fault, places in where.items() if fault[1] != VLLMS_OWN]
+        if shared:
+            lines.append(f"- {name}: {shared} faults that vLLM has without the plugin, too, each in the same cases.")
     return "\n".join(lines) + "\n"
 
 
