@@ -126,6 +126,15 @@ SCRIPTS: list[dict[str, Any]] = [
         ],
     },
     {
+        "id": "search-loop",
+        "replies": [
+            {"raw": call("tool_search", '{"query":"weather"}')},
+            {"raw": call("mcp__w__get", '{"city":"Paris"}')},
+            {"raw": answer("It is 21 C.")},
+        ],
+    },
+    {"id": "program", "raw": call("exec", '{"input":"text(1)"}')},
+    {
         "id": "bash-loop",
         "replies": [
             {
