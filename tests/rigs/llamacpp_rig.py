@@ -152,6 +152,18 @@ SCRIPTS: list[dict[str, Any]] = [
 ]
 
 
+# What agents sent, recorded by `python -m agents --record`; each request has a script of its own.
+AGENTS = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "e2e" / "llamacpp" / "agent_requests.jsonl")
+    .read_text("utf-8")
+    .splitlines()
+]
+SCRIPTS += [
+    {"id": f"agent-{i}-{j}", "raw": raw} for i, recorded in enumerate(AGENTS) for j, raw in enumerate(recorded["says"])
+]
+
+
 def write_scripts(path: Path) -> Path:
     lines = [*SCRIPTS, *({k: c[k] for k in ("id", "raw", "segments", "token_ids") if k in c} for c in CASES)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
