@@ -136,7 +136,7 @@ required = true
     def given(self, output: str) -> Any:
         items = [json.loads(line).get("item", {}) for line in output.splitlines() if line.startswith("{")]
         texts = [item["text"] for item in items if item.get("type") == "agent_message"]
-        return json.loads(texts[-1]) if texts else None
+        return _value(texts[-1]) if texts else None
 
 
 class CodexSearching(Codex):
@@ -207,9 +207,9 @@ class ClaudeCode(Agent):
         return [("StructuredOutput", dict(value))]
 
     def given(self, output: str) -> Any:
-        found = json.loads(output)
-        results = found if isinstance(found, list) else [found]
-        return results[-1].get("structured_output")
+        found = _value(output)
+        last = found[-1] if isinstance(found, list) else found
+        return last.get("structured_output") if isinstance(last, dict) else output
 
 
 class OpenCode(Agent):
@@ -266,6 +266,14 @@ class OpenCode(Agent):
 
     def given(self, output: str) -> Any:
         return None
+
+
+def _value(text: str) -> Any:
+    """The JSON value that a text is; the text itself, if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 AGENTS: tuple[Agent, ...] = (Codex(), CodexSearching(), CodexCoding(), ClaudeCode(), OpenCode())
