@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,7 @@ def scripts(agent: Agent, place: Place) -> Scripts:
         {
             LOOP: [*loop, says(DONE, THOUGHT.format(len(loop)))],
             AGAIN: [says("Nothing to do.")],
-            SHAPED: [*shaped, says(json.dumps(VALUE))],
+            SHAPED: [*shaped, says(json.dumps(VALUE), json_type=True)],
             CANCEL: [ENDLESS],
             HELPER: [says("I have helped.", "A helper's thought.")],
         }
@@ -266,8 +266,10 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _cached(exchange: Exchange) -> tuple[int, int]:
     """Prompt tokens, and those that were cached, as the reply's usage has them on any API."""
-    usages: Sequence[Json] = [usage for event in exchange.events() for usage in _usages(event)]
-    usage = usages[-1] if usages else {}
+    usage: Json = {}
+    for event in exchange.events():
+        for told in _usages(event):
+            usage |= {name: value for name, value in told.items() if value}
     if "prompt_tokens" in usage:
         return usage["prompt_tokens"], (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     if "input_tokens_details" in usage:

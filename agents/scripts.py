@@ -20,9 +20,10 @@ THOUGHT = "Thought number {}."
 _GO_ON = "<|start|>assistant"
 
 
-def says(text: str, thought: str | None = None) -> str:
-    """An answer."""
-    return f"{_analysis(thought)}<|channel|>final<|message|>{text}<|return|>"
+def says(text: str, thought: str | None = None, *, json_type: bool = False) -> str:
+    """An answer. `json_type`: under a header that says so, which vLLM's grammars ask for where there is a schema."""
+    kind = " <|constrain|>json" if json_type else ""
+    return f"{_analysis(thought)}<|channel|>final{kind}<|message|>{text}<|return|>"
 
 
 def calls(*wanted: tuple[str, Mapping[str, Any]], thought: str | None = None, preamble: str | None = None) -> str:

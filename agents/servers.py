@@ -27,7 +27,6 @@ Json: TypeAlias = "dict[str, Any]"
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "gpt-oss-20b"
-OTHER_NAMES = ("gpt-5.5", "gpt-6.2-sol")  # that agents may know it by
 CONTEXT = 65_536  # Claude Code's tools and instructions alone are 10,000 tokens and more
 RUNNING = re.compile(r"^(?:harmony_requests_running|vllm:num_requests_running)(?:\{[^}]*\})? ([\d.]+)$", re.MULTILINE)
 
@@ -70,7 +69,7 @@ def vllm(said: Iterable[str]) -> Iterator[Server]:
     sys.path.append(str(ROOT / "tests" / "rigs"))
     from vllm_rig.server import Launch, running
 
-    flags = ("--served-model-name", MODEL, *OTHER_NAMES, "--enable-prompt-tokens-details")
+    flags = ("--served-model-name", MODEL, "--enable-prompt-tokens-details")
     with tempfile.TemporaryDirectory() as folder:
         launch = Launch(flags=flags, max_model_len=CONTEXT)
         with running(launch, Path(folder, "vllm.log")) as server:

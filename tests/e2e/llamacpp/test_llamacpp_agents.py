@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from llamacpp_rig import AGENTS, encoding
-from test_llamacpp_clients import ask
+from llamacpp_rig import AGENTS, encoding, items_and_text
 
 from harmony_plugin import parse
 
@@ -31,7 +30,7 @@ def test_loops_as_agents_send_them(http: httpx.Client, number: int, stream: bool
         body = json.loads(re.sub(r"<(\d+)\.(\d+)\.(\w+)>", own, json.dumps(recorded["common"] | rest)))
         if not stream:
             body.pop("stream_options", None)
-        items, text = ask(http, recorded["path"], body | {"stream": stream}, f"agent-{number}-{place}")
+        items, text = items_and_text(http, recorded["path"], body | {"stream": stream}, f"agent-{number}-{place}")
         wanted = parse(encoding().encode(said, allowed_special="all"))
         assert text == (wanted.content or "")
         assert bool(calls(items)) == bool(wanted.tool_calls)
