@@ -198,6 +198,7 @@ class _Session:
         try:
             if not _wait(began, 120):
                 return "the reply did not begin"
+            time.sleep(1)  # OpenCode has gone on when interrupted at the first chunks
             os.killpg(process.pid, signal.SIGINT)
             stopped = _wait(lambda: self._of(CANCEL)[0].left and not self.server.running(), 15)
         finally:
@@ -275,7 +276,7 @@ def _cached(exchange: Exchange) -> tuple[int, int]:
     if "input_tokens_details" in usage:
         return usage["input_tokens"], usage["input_tokens_details"].get("cached_tokens") or 0
     cached = usage.get("cache_read_input_tokens") or 0
-    return (usage.get("input_tokens") or 0) + cached, cached
+    return (usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0) + cached, cached
 
 
 def _usages(event: Json) -> Iterator[Json]:
