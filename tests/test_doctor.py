@@ -321,6 +321,50 @@ def test_servers_that_do_not_answer() -> None:
     assert asked(models=0)["models"].state is State.PROBLEM
 
 
+def test_a_key_goes_nowhere_else() -> None:
+    """A server that leads elsewhere is not followed, least of all with the key."""
+    seen: list[str | None] = []
+
+    class Elsewhere(Answers):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self._send(200, b"{}")
+
+    class Leads(Answers):
+        target = ""
+
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", self.target)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as other, ThreadingHTTPServer(("127.0.0.1", 0), Leads) as one:
+        Leads.target = f"http://127.0.0.1:{other.server_port}/v1/models"
+        for server in (other, one):
+            Thread(target=server.serve_forever, daemon=True).start()
+        (found,) = live.examine(f"http://127.0.0.1:{one.server_port}", "secret")
+        for server in (other, one):
+            server.shutdown()
+    assert seen == []
+    assert found.told == "leads elsewhere (HTTP 302)"
+
+
+def test_urls_and_answers_that_are_none() -> None:
+    (wrong,) = live.examine("http://localhost:x", None)
+    assert "is no URL" in wrong.told
+
+    class Odd(Answers):
+        def do_POST(self) -> None:
+            self._send(200, b"[1, 2]")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        *_, odd = live.examine(f"http://127.0.0.1:{server.server_port}", None)
+        server.shutdown()
+    assert "of no shape that is known" in odd.told
+
+
 def _keyed() -> list[Finding]:
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Keyed", (Answers,), {"key": "secret"})) as server:
         Thread(target=server.serve_forever, daemon=True).start()

@@ -199,11 +199,18 @@ def test_what_was_found_is_told_when_it_is_interrupted(server: ServerProcess) ->
         process = subprocess.Popen(command(url, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(6):
             assert asked.acquire(timeout=60)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out = err = None
+        for _ in range(3):  # on a machine that is very busy, a signal may come while nobody can take it
+            process.send_signal(signal.SIGINT)
+            try:
+                out, err = process.communicate(timeout=30)
+                break
+            except subprocess.TimeoutExpired:
+                continue
         interrupted.set()
     assert process.returncode == 130
     assert err == ""
+    assert out is not None
     assert "usage  holds" in out
     assert "reasoning" not in out
 

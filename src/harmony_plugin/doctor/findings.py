@@ -58,6 +58,7 @@ def probe(name: str, *given: str, seconds: float = 120, environment: Mapping[str
             capture_output=True,
             text=True,
             timeout=seconds,
+            cwd=sys.prefix,  # what lies in the current folder must not stand for a package
             env={**os.environ, **(environment or {})},
             check=False,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +30,13 @@ class _Asked(Exception):
         self.status = status
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: the key is for the address that was given."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 class _Server:
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -35,7 +44,7 @@ class _Server:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         # Proxies of the environment are for elsewhere.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
 
     def open(self, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -44,7 +53,7 @@ class _Server:
             return self._opener.open(request, timeout=SECONDS if body is None else REPLY_SECONDS)
         except urllib.error.HTTPError as error:
             raise _Asked(error.code, error.read(2000).decode("utf-8", "replace")) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise _Asked(None, str(getattr(error, "reason", error))) from None
 
     def get(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -59,7 +68,25 @@ def examine(url: str, key: str | None) -> Iterator[Finding]:
     """Look at the server."""
     if "://" not in url:
         url = f"http://{url}"
-    server = _Server(url, key)
+    try:
+        urllib.parse.urlsplit(url).port  # noqa: B018  # raises where it is none
+    except ValueError as error:
+        yield Finding(HERE, url, State.PROBLEM, f"is no URL: {error}", "give one such as http://localhost:8000")
+        return
+    try:
+        yield from _examine(_Server(url, key))
+    except _SHAPES as error:
+        told = f"its answers are of no shape that is known: {type(error).__name__}: {error}"
+        yield Finding(HERE, url, State.PROBLEM, told, "look at it with harmony-plugin verify")
+    except (OSError, http.client.HTTPException) as error:
+        yield Finding(HERE, url, State.PROBLEM, f"broke off in the middle of an answer: {error}", "look at its log")
+
+
+#: What odd answers raise where they are read.
+_SHAPES = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+def _examine(server: _Server) -> Iterator[Finding]:
     try:
         models = server.get("/v1/models")
     except _Asked as error:
@@ -89,6 +116,10 @@ def _refused(url: str, error: _Asked) -> Finding:
     if error.status in (401, 403):
         return Finding(
             HERE, url, State.PROBLEM, f"wants a key (HTTP {error.status})", "give the right one by --api-key"
+        )
+    if error.status is not None and 300 <= error.status < 400:
+        return Finding(
+            HERE, url, State.PROBLEM, f"leads elsewhere (HTTP {error.status})", "give that address, if you trust it"
         )
     if error.status is None:
         return Finding(

@@ -37,7 +37,7 @@ def _gguf(path: Path) -> Iterator[Finding]:
         do = "pip install 'harmony-plugin[llamacpp]'"
         yield Finding(HERE, path.name, State.PROBLEM, "llama-cpp-python, which reads it, is not installed", do)
         return
-    found = probe("gguf", str(path))
+    found = probe("gguf", str(path.absolute()))
     if "error" in found:
         yield Finding(HERE, path.name, State.PROBLEM, str(found["error"]))
         return

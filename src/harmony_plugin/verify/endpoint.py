@@ -103,7 +103,9 @@ class Endpoint:
     def __enter__(self) -> Endpoint:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            return  # a thread may still wait for a reply; it ends with the process
         for client in self._clients:
             client.close()
 
