@@ -89,6 +89,7 @@ verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write
 
 agents: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet mcp
 	$(BIN)/python -m agents --write
 
 matrix: $(VENV)/.test

@@ -1,224 +1,125 @@
-"""`python -m agents`: each agent through a whole tool loop, an answer by a schema, a second session, and a cancel.
+"""`python -m agents`: Codex, Claude Code and OpenCode through whole tool loops against both servers; prints a table.
 
-The agents are real, from the npm registry; so are the servers and engines. What the model says is scripted, by the
-engines' own sampling hooks. Nothing but this machine is reached: everything else is behind a proxy that is not there.
-Prints a table; `--write` puts it into docs/agents.md.
+The real programs, of npm, each in a home folder of its own, against the real servers whose choice of tokens is
+scripted. What an agent asks of other addresses is refused and named. The exit status is 1 if an agent failed, or a
+server refused one of its requests; an agent that cannot be installed here is skipped with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
-from .clients import AGENTS, Agent, Missing, binary
+from . import recording, run
+from .clients import AGENTS, Agent, Place
+from .install import Installed, Unavailable, install
+from .servers import SERVERS
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "rigs")]
-
-from harmony_plugin.demo.model import build_model  # noqa: E402
-from harmony_plugin.demo.process import ServerProcess  # noqa: E402
-
-PAGE = ROOT / "docs" / "agents.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "agents.md"
 BEGIN, END = "<!-- begin: agents -->\n", "<!-- end: agents -->\n"
-SECONDS = 240
-THOUGHT = "<|channel|>analysis<|message|>So be it.<|end|><|start|>assistant"
-SAID = "It printed agent-said-hi."
-ANSWER = '{"city":"Rome","degrees":21}'
-REQUEST = re.compile(r" INFO POST (\S+) (\d+) (\S+).* in=(\d+) cached=(\d+)")
+COLUMNS = ("loop", "reasoning back", "structured output", "cancel")
 
 
-@dataclass
-class Place:
-    """A server: where it is, what it calls its model, and what it has said so far."""
-
-    url: str
-    model: str
-    log: Callable[[], str]
-
-    def requests(self) -> list[tuple[str, str, int, int]]:
-        """Path, outcome, tokens of the prompt and those of them that were cached, of each request that has ended."""
-        found = REQUEST.findall(self.log())
-        return [(path, outcome, int(prompt), int(cached)) for path, _, outcome, prompt, cached in found]
-
-
-def scripts(file: Path) -> Path:
-    """What the model says, by what is asked."""
-    lines = []
-    for agent in AGENTS:
-        tool, arguments = agent.tool
-        call = f"{THOUGHT}<|channel|>commentary to=functions.{tool} <|constrain|>json<|message|>{arguments}<|call|>"
-        final = f"{THOUGHT}<|channel|>final<|message|>"
-        mark = agent.program.upper()
-        lines += [
-            {
-                "id": f"{mark}-1",
-                "when": f"{mark}-LOOP",
-                "replies": [{"raw": call}, {"raw": f"{final}{SAID}<|return|>"}],
-            },
-            {"id": f"{mark}-2", "when": f"{mark}-SCHEMA", "raw": f"{final}{ANSWER}<|return|>"},
-            {"id": f"{mark}-3", "when": f"{mark}-LONG", "raw": final + "on and " * 6000},
-        ]
-        if agent.program == "claude":  # it has a tool for its answer by a schema
-            header = "<|channel|>commentary to=functions.StructuredOutput <|constrain|>json<|message|>"
-            replies = [{"raw": f"{THOUGHT}{header}{ANSWER}<|call|>"}, {"raw": f"{final}{ANSWER}<|return|>"}]
-            lines[-2] = {"id": f"{mark}-2", "when": f"{mark}-SCHEMA", "replies": replies}
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return file
+def table(outcomes: Sequence[run.Outcome]) -> str:
+    """The outcomes as Markdown."""
+    heads = (
+        "client",
+        "version",
+        "API",
+        "server",
+        *COLUMNS,
+        "two calls at once",
+        "cached, turn 2",
+        "cached, new session",
+    )
+    rows = [heads, tuple("---" for _ in heads)]
+    for outcome in outcomes:
+        marks = [_mark(outcome.checks.get(name)) for name in COLUMNS]
+        calls = "not asked" if outcome.several is None else "both" if outcome.several else "the first"
+        cached = [_share(outcome.cached.get(name)) for name in ("second turn", "second session")]
+        rows.append((outcome.agent, outcome.version, outcome.api, outcome.server, *marks, calls, *cached))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-@contextmanager
-def llamacpp(folder: Path) -> Iterator[Place]:
-    """Our llama.cpp server."""
-    model = ["--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "65536"]
-    flags = ["--script", str(scripts(folder / "scripts.jsonl")), *model, "--n_threads", "2", "--n_threads_batch", "2"]
-    with ServerProcess(["-m", "harmony_plugin.demo.server", *flags]) as server:
-        yield Place(server.url, "tiny", server.output)
+def _mark(check: str | None) -> str:
+    return "not offered" if check is None else f"**{check}**" if check else "ok"
 
 
-@contextmanager
-def vllm(folder: Path) -> Iterator[Place]:
-    """vLLM with the plugin."""
-    from vllm_rig.server import Launch, running
-
-    answers = ("VLLM_RIG_ANSWERS", str(scripts(folder / "scripts.jsonl")))
-    with running(Launch(environment=(answers,), max_model_len=32768), folder / "vllm.log") as server:
-        yield Place(server.url, "scripted", server.log_text)
+def _share(cached: tuple[int, int] | None) -> str:
+    return f"{cached[1]:,} of {cached[0]:,}" if cached else "not measured"
 
 
-SERVERS = {"llamacpp": llamacpp, "vllm": vllm}
+def drive(server: str, agents: Sequence[tuple[Agent, Installed]], *, recorded: bool = False) -> list[run.Outcome]:
+    """Every agent against one server. `recorded`: whether what they send is kept for the tests."""
+    agents = [each for each in agents if server in each[0].servers]
+    with ExitStack() as stack:
+        places = [stack.enter_context(run.place()) for _ in agents]
+        said = [run.scripts(agent, place) for (agent, _), place in zip(agents, places, strict=True)]
+        running = stack.enter_context(SERVERS[server](text for each in said for text in each.replies()))
+        outcomes: list[run.Outcome] = []
+        for (agent, installed), place, each in zip(agents, places, said, strict=True):
+            print(f"{agent.name} {installed.version} against {server} ...", file=sys.stderr, flush=True)
+            outcomes.append(run.run(agent, installed, place, running, each))
+            _tell(outcomes[-1], place)
+        if recorded:
+            recording.record(outcomes, places)
+        return outcomes
 
 
-class Trial:
-    """One agent at one server."""
+def write(written: str) -> None:
+    """Put the table where the document has one."""
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + written + "\n" + END + rest.partition(END)[2], "utf-8")
 
-    def __init__(self, agent: Agent, place: Place, folder: Path) -> None:
-        self._agent, self._place, self._folder = agent, place, folder
-        self._program = str(binary(agent))
-        self._environment = agent.prepare(folder, place.url, place.model)
 
-    def version(self) -> str:
-        done = self._start(["--version"]).communicate(timeout=60)[0]
-        found = re.search(r"\d+\.\d+\.\d+", done)
-        return found[0] if found else "?"
-
-    def loop(self) -> str:
-        """A question, a call of its tool, the result, an answer."""
-        before = len(self._place.requests())
-        said = self._ask(f"{self._agent.program.upper()}-LOOP: run the command, then say what it printed")
-        if SAID not in said:
-            return f"**fails**: {' '.join(said.split())[-200:]}"
-        seen = self._place.requests()[before:]
-        return "ok" if not seen else f"ok, {seen[-1][3]:,} of {seen[-1][2]:,} tokens cached on the last turn"
-
-    def again(self) -> str:
-        """Another session: how much of its prompt is known."""
-        before = len(self._place.requests())
-        said = self._ask(f"{self._agent.program.upper()}-LOOP: another session, the same question")
-        seen = self._place.requests()[before:]
-        if SAID not in said or not seen:
-            return "–"
-        longest = max(seen[:-1] or seen, key=lambda request: request[2])
-        return f"{longest[3]:,} of {longest[2]:,}"
-
-    def schema(self) -> str:
-        """An answer by a schema."""
-        if not self._agent.schema:
-            return "it has none"
-        said = self._ask(f"{self._agent.program.upper()}-SCHEMA: where is it how warm?", schema=True)
-        return "ok" if ANSWER in said.replace(" ", "") else f"**fails**: {' '.join(said.split())[-200:]}"
-
-    def cancel(self) -> str:
-        """It is stopped in the middle of a reply: the server stops, too."""
-        process = self._start(self._command("LONG: talk", False))
-        began = time.monotonic()
-        while time.monotonic() - began < SECONDS and not self._under_way():
-            time.sleep(0.2)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        for _ in range(100):
-            if not self._under_way():
-                return "ok"
-            time.sleep(0.2)
-        return "**fails**: the reply goes on"
-
-    def _under_way(self) -> bool:
-        import urllib.request
-
-        with urllib.request.urlopen(f"{self._place.url}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-        found = re.search(r"^(?:harmony_requests_running|vllm:num_requests_running\S*) (\S+)$", text, re.MULTILINE)
-        return found is not None and float(found[1]) > 0
-
-    def _ask(self, prompt: str, schema: bool = False) -> str:
-        process = self._start(self._agent.command(self._folder, prompt, schema))
-        try:
-            return process.communicate(timeout=SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return f"no answer in {SECONDS} s: {process.communicate()[0]}"
-
-    def _command(self, prompt: str, schema: bool) -> list[str]:
-        return self._agent.command(self._folder, f"{self._agent.program.upper()}-{prompt}", schema)
-
-    def _start(self, arguments: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [self._program, *arguments],
-            cwd=self._folder / "work",
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+def _tell(outcome: run.Outcome, place: Place) -> None:
+    """What the table has no room for."""
+    for fault in outcome.faults:
+        print(f"  refused: {fault}", file=sys.stderr)
+    if outcome.outside:
+        print(f"  also asked for, and refused: {', '.join(outcome.outside)}", file=sys.stderr)
+    errors = Path(place.home, "errors.log")
+    if not outcome.sound and errors.exists():
+        print("  " + "\n  ".join(errors.read_text("utf-8", "replace").splitlines()[-10:]), file=sys.stderr)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", action="append", choices=[*SERVERS], help="this one alone (default: both)")
-    parser.add_argument("--only", action="append", choices=[agent.program for agent in AGENTS], help="this agent alone")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that agents and servers are ended, too
+    names = {agent.key: agent for agent in AGENTS}
+    parser = argparse.ArgumentParser(prog="python -m agents", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("agent", nargs="*", choices=[*names, []], help="which; all of them by default")
+    parser.add_argument("--server", action="append", choices=[*SERVERS], help="which; both by default")
+    parser.add_argument("--update", action="store_true", help="install the newest releases, rather than use the cache")
+    parser.add_argument("--json", action="store_true", help="print JSON, rather than a table")
+    parser.add_argument("--record", action="store_true", help="keep what they send to llamacpp for the tests")
     parser.add_argument("--write", action="store_true", help="put the table into docs/agents.md")
-    arguments = parser.parse_args()
-    lines = [
-        "| client | version | API | server | loop | a new session's tokens cached | structured output | cancel |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name in arguments.server or SERVERS:
-        with tempfile.TemporaryDirectory() as folder, SERVERS[name](Path(folder)) as place:
-            for agent in AGENTS:
-                if not arguments.only or agent.program in arguments.only:
-                    lines.append(row(agent, name, place))
-                    print(lines[-1], flush=True)
-    table = "\n".join(lines) + "\n"
-    print(f"\n{table}")
-    if arguments.write:
-        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-        PAGE.write_text(before + BEGIN + table + END + rest.partition(END)[2], "utf-8")
-    return int("**fails**" in table)
-
-
-def row(agent: Agent, server: str, place: Place) -> str:
-    """What one agent did at one server."""
-    with tempfile.TemporaryDirectory() as folder:
+    given = parser.parse_args()
+    agents: list[tuple[Agent, Installed]] = []
+    for name in given.agent or names:
+        agent = names[name]
         try:
-            trial = Trial(agent, place, Path(folder))
-        except Missing as missing:
-            return f"| {agent.name} | – | {agent.api} | {server} | left out: {missing} | | | |"
-        cells = [trial.version(), agent.api, server, trial.loop(), trial.again(), trial.schema(), trial.cancel()]
-    return f"| {agent.name} | {' | '.join(cells)} |"
+            agents.append((agent, install(agent.package, agent.program, latest=given.update)))
+        except Unavailable as reason:
+            print(f"{agent.name}: skipped, {reason}", file=sys.stderr)
+    outcomes = [
+        outcome
+        for server in given.server or SERVERS
+        for outcome in drive(server, agents, recorded=given.record and server == "llamacpp")
+    ]
+    if given.write:
+        write(table(outcomes))
+    if given.json:
+        fields = [{k: v for k, v in asdict(outcome).items() if k != "exchanges"} for outcome in outcomes]
+        print(json.dumps(fields, indent=2))
+    else:
+        print(table(outcomes))
+    return 0 if all(outcome.sound for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -58,6 +58,13 @@ RESPONSES = {
         },
         {"type": "apply_patch_call", "call_id": "c5", "operation": {"type": "delete_file", "path": "x"}},
         {"type": "apply_patch_call_output", "call_id": "c5", "status": "completed"},
+        {"type": "additional_tools", "role": "developer", "tools": [{**F, "name": "g"}]},
+        {"type": "tool_search_call", "call_id": "c6", "execution": "client", "arguments": {"query": "x"}},
+        {
+            "type": "tool_search_output",
+            "call_id": "c6",
+            "tools": [{"type": "namespace", "name": "m", "tools": [{**F, "name": "get"}]}, {"type": "local_shell"}],
+        },
         {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
         {"role": "user", "content": "hi"},
     ],
@@ -69,6 +76,7 @@ RESPONSES = {
         {"type": "local_shell"},
         {"type": "apply_patch"},
         {"type": "web_search", "external_web_access": True},
+        {"type": "tool_search", "execution": "client", "parameters": {"type": "object"}},
     ],
     "tool_choice": {
         "type": "allowed_tools",
@@ -175,7 +183,7 @@ def read_chat(body: Any) -> None:
 
 def read_responses(body: Any) -> None:
     asked = responses.resolve(responses.check(body), Store(1).item)
-    toolbox = Toolbox(asked.tools)
+    toolbox = Toolbox(asked.tools, responses.brought_tools(asked))
     read_chat(responses.to_chat(asked, toolbox, (), Seal(None).open))
     responses.input_items(asked)
     json.dumps(responses.ResponseWriter(asked, "m", toolbox).response)

@@ -259,6 +259,23 @@ def test_what_conversations_have_in_common_is_copied(here: Here, fresh: Fresh) -
     assert fresh.same(copied)
 
 
+def test_a_new_session_finds_the_tools_of_a_long_loop(fresh: Fresh) -> None:
+    """Each turn of an agent's loop leaves a checkpoint; where its tools end, and other sessions go on, stays one."""
+    with serving(8192) as here:
+        opening = words(60, 90)
+        here.finish(Run(here, [*opening, *words(300, 91)]))  # somebody else, who has little in common with it
+        tools = [*opening, *words(600, 92)]
+        for seed in (93, 94):
+            loop = [*tools, *words(100, seed)]
+            for turn in range(6):
+                here.finish(Run(here, loop))
+                loop += words(300, 1_000 + 10 * seed + turn)  # more than the windowed layers remember
+        session = Run(here, [*tools, *words(100, 95)])
+        here.finish(session)
+        assert session.cached == len(tools)
+        assert fresh.same(session)
+
+
 def test_who_comes_while_the_common_part_is_read_waits_for_it(here: Here, fresh: Fresh) -> None:
     system = words(600, 30)
     runs = [Run(here, [*system, *words(50, 31 + number)]) for number in range(4)]

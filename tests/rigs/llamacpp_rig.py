@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from harmony_plugin import Reply, parse
 from harmony_plugin.demo.model import build_model
@@ -126,6 +127,15 @@ SCRIPTS: list[dict[str, Any]] = [
         ],
     },
     {
+        "id": "search-loop",
+        "replies": [
+            {"raw": call("tool_search", '{"query":"weather"}')},
+            {"raw": call("mcp__w__get", '{"city":"Paris"}')},
+            {"raw": answer("It is 21 C.")},
+        ],
+    },
+    {"id": "program", "raw": call("exec", '{"input":"text(1)"}')},
+    {
         "id": "bash-loop",
         "replies": [
             {
@@ -140,6 +150,18 @@ SCRIPTS: list[dict[str, Any]] = [
         "raw": answer('{"path":"/a","secret":"b","raw":"c","network":"10.0.0.0/8","tags":["d","e"]}'),
     },
     {"id": "numbers", "raw": answer("one two three four five six seven")},
+]
+
+
+# What agents sent, recorded by `python -m agents --record`; each request has a script of its own.
+AGENTS = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "e2e" / "llamacpp" / "agent_requests.jsonl")
+    .read_text("utf-8")
+    .splitlines()
+]
+SCRIPTS += [
+    {"id": f"agent-{i}-{j}", "raw": raw} for i, recorded in enumerate(AGENTS) for j, raw in enumerate(recorded["says"])
 ]
 
 
@@ -263,6 +285,39 @@ def events(http: httpx.Client, path: str, fields: Mapping[str, Any]) -> list[dic
     found = [json.loads(line.removeprefix("data: ")) for line in lines[1::2]]
     assert names == [event["type"] for event in found]
     return found
+
+
+def items_and_text(
+    http: httpx.Client, path: str, body: dict[str, Any], script: str
+) -> tuple[list[dict[str, Any]], str]:
+    """A scripted reply's items, blocks or calls, and its text, on any API."""
+    body = {**body, "metadata": {"user_id" if path == "/v1/messages" else "script": script}}
+    if path == "/v1/chat/completions":
+        if body.get("stream"):
+            with http.stream("POST", path, json=body) as stream:
+                lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: {")]
+            chunks = [ChatCompletionChunk.model_validate_json(line) for line in lines]
+            seen = Seen.of_chunks(chunks)
+        else:
+            seen = Seen.of_message(ChatCompletion.model_validate(_post(http, path, body)).choices[0])
+        return [{"id": id} for id in seen.ids], seen.content or ""
+    if path == "/v1/messages":
+        if body.get("stream"):
+            found = events(http, path, body)
+            blocks = [e["content_block"] for e in found if e["type"] == "content_block_start"]
+            return blocks, "".join(e["delta"].get("text", "") for e in found if e["type"] == "content_block_delta")
+        blocks = _post(http, path, body)["content"]
+        return blocks, "".join(block.get("text", "") for block in blocks)
+    reply = events(http, path, body)[-1]["response"] if body.get("stream") else _post(http, path, body)
+    assert reply["status"] == "completed"
+    said = [item for item in reply["output"] if item["type"] == "message"]
+    return reply["output"], "".join(part["text"] for item in said for part in item["content"])
+
+
+def _post(http: httpx.Client, path: str, body: dict[str, Any]) -> Any:
+    reply = http.post(path, json=body)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
 
 
 @contextmanager

@@ -184,7 +184,8 @@ def _messages(request: MessagesRequest) -> list[Json]:
 
 
 def _tool_choice(choice: ToolChoice) -> Json:
-    chat: Json = {"parallel_tool_calls": False} if choice.disable_parallel_tool_use else {}
+    one = choice.disable_parallel_tool_use
+    chat: Json = {} if one is None else {"parallel_tool_calls": not one}
     if choice.type != "tool":
         return {**chat, "tool_choice": {"auto": "auto", "any": "required", "none": "none"}[choice.type]}
     if not choice.name:

@@ -141,6 +141,27 @@ def input_items(request: ResponsesRequest) -> list[Json]:
     return [_input_item(item) for item in given]
 
 
+def brought_tools(request: ResponsesRequest, earlier: Sequence[Json] = ()) -> dict[str, list[Json]]:
+    """The tools that items bring, by the items' paths: Codex sends all of its tools so, or finds them by a search.
+
+    Args:
+        earlier: as for `to_chat`.
+
+    Raises:
+        RequestError: an item's tools are no list of tools.
+    """
+    given = [] if isinstance(request.input, str) else request.input
+    brought: dict[str, list[Json]] = {}
+    for i, item in enumerate([*earlier, *given], -len(earlier)):
+        if item.get("type") in BRINGING:
+            where = f"input[{i}]" if i >= 0 else f"previous_response_id[{i}]"
+            found = item.get("tools")
+            if not isinstance(found, list) or not all(isinstance(tool, Mapping) for tool in found):
+                raise RequestError(f"{where}.tools is not a list of tools.", f"{where}.tools", "invalid_type")
+            brought[where] = found
+    return brought
+
+
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     """OpenAI's list of `items`, newest first unless `order` says `asc`.
 
@@ -181,6 +202,7 @@ def _input_item(item: Json) -> Json:
     return {**item, "id": _id(ID_PREFIXES.get(str(kind), str(kind)))}
 
 
+BRINGING = ("additional_tools", "tool_search_output")
 CALLS = ("function_call", "custom_tool_call", *tools.KINDS)
 ID_PREFIXES = {
     "message": "msg",
@@ -190,6 +212,7 @@ ID_PREFIXES = {
     "local_shell_call": "lsc",
     "shell_call": "sc",
     "apply_patch_call": "apc",
+    "tool_search_call": "tsc",
 }
 
 
@@ -269,9 +292,11 @@ class _Input(Conversation):
                 self._reasoning(item, where, past=i < newest)
             elif kind in CALLS:
                 self._call(kind, item, where)
+            elif kind == "tool_search_output":
+                self._found(item, where)
             elif isinstance(kind, str) and kind.removesuffix("_output") in CALLS:
                 self._result(kind, item, where)
-            else:
+            elif kind not in BRINGING:
                 raise RequestError(
                     f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value"
                 )
@@ -327,6 +352,12 @@ class _Input(Conversation):
             string_of(item, name, where, filled=name == "call_id"),
             content_text(output, f"{where}.output", media=True, between="\n"),
         )
+
+    def _found(self, item: Json, where: str) -> None:
+        """What a search for tools found. The tools themselves are shown with the others."""
+        names = [name for tool in item["tools"] for name in self._toolbox.names(tool)]
+        text = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
+        self.result(string_of(item, "call_id", where, filled=True), text)
 
 
 def _reasoning_text(item: Mapping[str, Any], where: str) -> str:

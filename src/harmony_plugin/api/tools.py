@@ -12,9 +12,10 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, RootModel, ValidationError, model_validator
 
 from ..core import RequestError
 from ..prompts import custom_input
@@ -65,6 +66,10 @@ class _Operation(BaseModel):
         return self
 
 
+class _Search(RootModel[dict[str, Any]]):
+    """What the client's own schema says."""
+
+
 @dataclass(frozen=True)
 class _Typed:
     """A tool that OpenAI's clients run. `field`: of the call item, where its arguments stand."""
@@ -110,7 +115,17 @@ TYPED = {
             diff=STRING,
         ),
     ),
+    # Of the client's tools that are not shown before they are looked for.
+    "tool_search": _Typed(
+        "tool_search_call",
+        "arguments",
+        _Search,
+        "Finds more tools by what they do.",
+        _object(["query"], query=STRING),
+    ),
 }
+# What a call's item says besides its arguments.
+ALSO: Mapping[str, Json] = {"tool_search": {"execution": "client"}}
 KINDS = {typed.item: kind for kind, typed in TYPED.items()}
 
 
@@ -146,7 +161,7 @@ class OfferedTool:
             except ValidationError:
                 return {"type": "function_call", "name": self.offered, "arguments": arguments}
             exec_type = {"type": "exec"} if self.kind == "local_shell" else {}
-            return {"type": typed.item, typed.field: {**exec_type, **value}}
+            return {"type": typed.item, typed.field: {**exec_type, **value}, **ALSO.get(self.kind, {})}
         return self._named({"type": "function_call", "arguments": arguments})
 
     def _named(self, item: Json) -> Json:
@@ -159,6 +174,10 @@ class OfferedTool:
 class Toolbox:
     """The tools of a Responses request, and the names that the model knows them by.
 
+    Args:
+        tools: the request's own.
+        brought: those of its items, by the items' paths (`additional_tools`, and what a search for tools found).
+
     Attributes:
         chat: as tools of a chat request.
         echo: as the reply repeats them.
@@ -167,15 +186,27 @@ class Toolbox:
         RequestError: for a tool that is wrong or that this server would have to run.
     """
 
-    def __init__(self, tools: Sequence[Mapping[str, Any]] | None) -> None:
+    def __init__(
+        self,
+        tools: Sequence[Mapping[str, Any]] | None,
+        brought: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
+    ) -> None:
         self.chat: list[Json] = []
         self.echo: list[Json] = []
         self._by_offered: dict[str, OfferedTool] = {}
         self._by_name: dict[tuple[str | None, str], OfferedTool] = {}
+        listed = [*(tools or ()), *(tool for found in brought.values() for tool in found)]
         # A name in a namespace gives way to one outside.
-        self._plain = [tool.get("name") for tool in tools or () if tool.get("type") != "namespace"]
+        self._plain = [tool.get("name") for tool in listed if tool.get("type") != "namespace"]
         for i, tool in enumerate(tools or ()):
             self._add(tool, f"tools[{i}]")
+        own = len(self.echo)
+        for where, found in brought.items():
+            for i, tool in enumerate(found):
+                name = tool.get("name")
+                if not isinstance(name, str) or (None, name) not in self._by_name:  # a search may find what is known
+                    self._add(tool, f"{where}.tools[{i}]")
+        del self.echo[own:]
 
     def tool(self, offered: str) -> OfferedTool:
         """The tool that the model calls by a name; what it made up is a function."""
@@ -187,6 +218,12 @@ class Toolbox:
         if found is not None:
             return found.offered
         return name if namespace is None else _joined(namespace, name)
+
+    def names(self, tool: Mapping[str, Any]) -> list[str]:
+        """The names that the model knows a tool by: several, of a namespace."""
+        if tool.get("type") == "namespace":
+            return [self.offered(inner["name"], tool["name"]) for inner in tool["tools"]]
+        return [self.offered(str(tool.get("name") or tool.get("type")))]
 
     def _add(self, tool: Mapping[str, Any], where: str) -> None:
         kind = tool.get("type")
@@ -203,9 +240,10 @@ class Toolbox:
             self._add_namespace(tool, where)
         elif kind in ("function", "custom"):
             self._offer(tool, where, None)
-        elif kind in TYPED and _is_local(tool.get("environment")):
+        elif kind in TYPED and _is_local(tool):
             typed, name = TYPED[kind], self._free(kind)
             function = {"name": name, "description": typed.description, "parameters": typed.parameters}
+            function |= {key: tool[key] for key in ("description", "parameters") if tool.get(key)}
             self._keep(OfferedTool(kind, name, kind), {"type": "function", "function": function})
         else:
             label = next((f" {tool[key]!r}" for key in ("server_label", "name") if isinstance(tool.get(key), str)), "")
@@ -232,6 +270,8 @@ class Toolbox:
 
     def _offer(self, tool: Mapping[str, Any], where: str, namespace: str | None) -> None:
         name, kind = string_of(tool, "name", where, filled=True), tool["type"]
+        if namespace is not None and (namespace, name) in self._by_name:
+            return
         offered = name if namespace is None else self._free(_joined(namespace, name))
         inner: Json = {"name": offered}
         for key in ("description", "strict") if kind == "function" else ("description", "format"):
@@ -253,13 +293,18 @@ class Toolbox:
         return name
 
 
-def _is_local(environment: Any) -> bool:
-    """Whether a shell is the client's own, rather than a container of OpenAI's."""
+def _is_local(tool: Mapping[str, Any]) -> bool:
+    """Whether the client runs it: a shell of its own, not a container of OpenAI's; a search of its own tools."""
+    if tool["type"] == "tool_search":
+        return tool.get("execution") == "client"
+    environment = tool.get("environment")
     return environment is None or (isinstance(environment, Mapping) and environment.get("type") == "local")
 
 
 def _joined(namespace: str, name: str) -> str:
-    """As MCP clients write a server's tools: `mcp__server__tool`."""
+    """As MCP clients write a server's tools: `mcp__server__tool`. To the model, all tools are in `functions`."""
+    if namespace == "functions":
+        return name
     return namespace + name if namespace.endswith("__") else f"{namespace}__{name}"
 
 

@@ -24,7 +24,7 @@ from .ids import Ids
 __all__ = ["Memory", "Sequence"]
 
 CHECKPOINTS = 4
-"""Most that are kept of a sequence: the first, and the latest others."""
+"""Most that are kept of a sequence: the latest two, and of the others those that are farthest behind the one before."""
 IDLE = 2_048
 """Ids that nobody goes on from, and that stay in the context in any case. llama.cpp's attention looks at all that is in
 memory, whosever it is, so what lies idle there slows down the others."""
@@ -165,7 +165,7 @@ class Memory:
             return
         kept[len(sequence.ids)] = self._engine.state(sequence.number, windowed_only=True)
         if len(kept) > CHECKPOINTS:
-            del kept[sorted(kept)[1]]
+            del kept[_dispensable(sorted(kept))]
 
     def make_room(self) -> bool:
         """Push out the sequence that was used longest ago; False: there is none that is not busy."""
@@ -337,3 +337,10 @@ class Memory:
     def _to_disk(self, parked: Parked) -> None:
         if self._disk is not None:
             self._disk.keep(Saved(parked.ids, parked.prompt, parked.checkpoints, parked.state))
+
+
+def _dispensable(places: list[int]) -> int:
+    """The checkpoint without which the fewest ids have to be evaluated again, the latest two aside: an agent's loop has
+    one each turn, and where its tools end must outlast them."""
+    before = [0, *places]
+    return min(places[:-2], key=lambda place: place - before[places.index(place)])

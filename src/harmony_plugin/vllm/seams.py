@@ -144,6 +144,7 @@ SERVING_WHERE_THERE = (
     ("vllm.entrypoints.scale_out.derender.serving", "ServingDerender", "derender_chat_response"),
     ("vllm.renderers.online_renderer", "OnlineRenderer", "_make_request_with_harmony"),
     ("vllm.v1.engine.output_processor", "RequestState", "make_request_output"),
+    (f"{_RESPONSES}.serving", "OpenAIServingResponses", "create_responses"),
     (f"{_RESPONSES}.serving", "OpenAIServingResponses", "responses_stream_generator"),
     *GRAMMARS,
 )

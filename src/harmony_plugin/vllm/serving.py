@@ -9,6 +9,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
 - Log probabilities are made before the parser sees their tokens; it is handed them, to keep those of the content.
 - ``/v1/messages`` has blocks of our own: see `blocks`.
 - Strict settings end a stream of ``/v1/responses`` or ``/v1/messages`` with an error event; vLLM would break it off.
+- ``/v1/responses`` takes the tools that agents send: see `client_tools`.
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
@@ -31,7 +32,7 @@ from harmony_plugin import HarmonyParseError
 from harmony_plugin.api.errors import MalformedOutput
 from harmony_plugin.settings import Settings
 
-from . import blocks, seams
+from . import blocks, client_tools, seams
 from .constraints import on_grammars, on_sampling_params
 from .engine_stops import on_detokenizers, on_outputs
 from .rendering import on_chat_prompts
@@ -89,6 +90,7 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], set
         "messages_full_converter": blocks.whole,
         "message_stream_converter": functools.partial(blocks.streamed, is_ours=is_ours),
         "append_output": _response_output,
+        "create_responses": _asked_response,
         "responses_full_generator": _whole_response,
         "responses_stream_generator": _streamed_response,
         "verify": on_sampling_params,
@@ -291,9 +293,19 @@ def _response_output(original: Any) -> Any:
     return append_output
 
 
+def _asked_response(original: Any) -> Any:
+    async def create_responses(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "use_harmony", False):
+            client_tools.translate(request)
+        return await original(self, request, *args, **kwargs)
+
+    return create_responses
+
+
 def _whole_response(original: Any) -> Any:
     async def responses_full_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         response = await original(self, request, *args, **kwargs)
+        client_tools.rename_calls(response, request.tools)
         if not getattr(request, "include_reasoning", True) and getattr(self, "use_harmony", False):
             output = getattr(response, "output", None)
             if output is not None:
@@ -304,10 +316,11 @@ def _whole_response(original: Any) -> Any:
 
 
 def _streamed_response(original: Any) -> Any:
-    async def responses_stream_generator(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def responses_stream_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         last = -1
         try:
-            async for event in original(self, *args, **kwargs):
+            async for event in original(self, request, *args, **kwargs):
+                client_tools.rename_calls(event, request.tools)
                 last = getattr(event, "sequence_number", last)
                 yield event
         except HarmonyParseError as error:

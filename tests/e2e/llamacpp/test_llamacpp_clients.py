@@ -16,8 +16,7 @@ import anthropic
 import httpx
 import openai
 import pytest
-from llamacpp_rig import Seen, events
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from llamacpp_rig import items_and_text
 from pydantic import BaseModel, SecretStr
 
 RECORDED = [
@@ -26,37 +25,6 @@ RECORDED = [
     if line.strip()
 ]
 ANSWERS = {"loop": "It is 21 C.", "namespace-loop": "It is 21 C.", "bash-loop": "Said hi."}
-
-
-def ask(http: httpx.Client, path: str, body: dict[str, Any], script: str) -> tuple[list[dict[str, Any]], str]:
-    """The reply's items, blocks or calls, and its text."""
-    body = {**body, "metadata": {"user_id" if path == "/v1/messages" else "script": script}}
-    if path == "/v1/chat/completions":
-        if body.get("stream"):
-            with http.stream("POST", path, json=body) as stream:
-                lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: {")]
-            chunks = [ChatCompletionChunk.model_validate_json(line) for line in lines]
-            seen = Seen.of_chunks(chunks)
-        else:
-            seen = Seen.of_message(ChatCompletion.model_validate(post(http, path, body)).choices[0])
-        return [{"id": id} for id in seen.ids], seen.content or ""
-    if path == "/v1/messages":
-        if body.get("stream"):
-            found = events(http, path, body)
-            blocks = [e["content_block"] for e in found if e["type"] == "content_block_start"]
-            return blocks, "".join(e["delta"].get("text", "") for e in found if e["type"] == "content_block_delta")
-        blocks = post(http, path, body)["content"]
-        return blocks, "".join(block.get("text", "") for block in blocks)
-    reply = events(http, path, body)[-1]["response"] if body.get("stream") else post(http, path, body)
-    assert reply["status"] == "completed"
-    said = [item for item in reply["output"] if item["type"] == "message"]
-    return reply["output"], "".join(part["text"] for item in said for part in item["content"])
-
-
-def post(http: httpx.Client, path: str, body: dict[str, Any]) -> Any:
-    reply = http.post(path, json=body)
-    assert reply.status_code == 200, reply.text
-    return reply.json()
 
 
 class Place(BaseModel):
@@ -84,7 +52,7 @@ def test_pydantics_formats_stop_no_client(client: openai.OpenAI, claude: anthrop
 @pytest.mark.parametrize("recorded", RECORDED, ids=[r["client"] for r in RECORDED])
 def test_tool_loops_as_clients_send_them(http: httpx.Client, recorded: dict[str, Any]) -> None:
     first, second = recorded["requests"]
-    items, text = ask(http, recorded["path"], first, recorded["script"])
+    items, text = items_and_text(http, recorded["path"], first, recorded["script"])
     assert items
     assert text == ""
 
@@ -93,4 +61,4 @@ def test_tool_loops_as_clients_send_them(http: httpx.Client, recorded: dict[str,
 
     body = json.loads(re.sub(r"<(\d+)\.(\w+)>", own, json.dumps(second)))
     assert body != first
-    assert ask(http, recorded["path"], body, recorded["script"])[1] == ANSWERS[recorded["script"]]
+    assert items_and_text(http, recorded["path"], body, recorded["script"])[1] == ANSWERS[recorded["script"]]

@@ -31,6 +31,12 @@ SHAPES = [
     ("loop", {"tools": [WEATHER]}, ["thinking", "tool_use"], "tool_use"),
     ("preamble", {"tools": [WEATHER]}, ["text", "tool_use"], "tool_use"),
     ("two-calls", {"tools": [WEATHER]}, ["tool_use"], "tool_use"),
+    (
+        "two-calls",
+        {"tools": [WEATHER], "tool_choice": {"type": "auto", "disable_parallel_tool_use": False}},
+        ["tool_use", "tool_use"],
+        "tool_use",
+    ),
     ("long", {"max_tokens": 30}, ["thinking", "text"], "max_tokens"),
     ("answer", {"thinking": {"type": "disabled"}}, ["text"], "end_turn"),
     ("answer", {"thinking": {"type": "enabled", "budget_tokens": 1024}}, ["thinking", "text"], "end_turn"),

@@ -449,6 +449,79 @@ def test_codexs_search_is_left_out(client: openai.OpenAI, live: bool) -> None:
     assert [tool.type for tool in reply.tools] == ["function"]
 
 
+SEARCH = {
+    "type": "tool_search",
+    "execution": "client",
+    "description": "Finds tools of the MCP servers.",
+    "parameters": {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]},
+}
+FOUND = {
+    "type": "namespace",
+    "name": "mcp__w",
+    "description": "Weather.",
+    "tools": [{**WEATHER, "name": "get", "defer_loading": True}],
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_that_the_client_searches_for(client: openai.OpenAI, http: httpx.Client, stream: bool) -> None:
+    """As Codex does where there are many."""
+    fields = ask("search-loop", tools=[WEATHER, SEARCH])
+
+    def reply(items: list[Any]) -> Any:
+        if not stream:
+            return client.responses.create(**fields | {"input": items})
+        return Response.model_validate(events(http, "/v1/responses", fields | {"input": items})[-1]["response"])
+
+    items: list[Any] = [{"role": "user", "content": "hi"}]
+    (search,) = reply(items).output
+    assert (search.type, search.execution, search.arguments) == ("tool_search_call", "client", {"query": "weather"})
+    shown = client.responses.input_tokens.count(model="tiny", input=items, tools=fields["tools"]).input_tokens
+    found = {"type": "tool_search_output", "call_id": search.call_id, "execution": "client", "tools": [FOUND]}
+    items += [search.model_dump(exclude_none=True), found]
+    second = reply(items)
+    (called,) = second.output
+    assert (called.type, called.name, called.namespace) == ("function_call", "get", "mcp__w")
+    assert second.usage.input_tokens > shown + 30, "what was found is shown to the model"
+    assert [tool.type for tool in second.tools] == ["function", "tool_search"]
+    again = {**found, "call_id": "again", "tools": [FOUND, WEATHER]}
+    items += [
+        called.model_dump(exclude_none=True),
+        {"type": "function_call_output", "call_id": called.call_id, "output": "21"},
+        {**search.model_dump(exclude_none=True), "id": "tsc_again", "call_id": "again"},
+        again,
+        {**search.model_dump(exclude_none=True), "id": "tsc_none", "call_id": "none"},
+        {**found, "call_id": "none", "tools": []},
+    ]
+    assert reply(items).output_text == "It is 21 C."
+
+
+def test_tools_that_an_item_brings(client: openai.OpenAI, http: httpx.Client) -> None:
+    """Codex sends all of its tools so where it knows the model's name."""
+    program = {"type": "custom", "name": "exec", "description": "Runs a program."}
+    space = {"type": "namespace", "name": "functions", "description": "", "tools": [program]}
+    items: list[Any] = [
+        {"type": "additional_tools", "role": "developer", "tools": [space]},
+        {"role": "user", "content": "hi"},
+    ]
+    fields = ask("program") | {"input": items}
+    first = client.responses.create(**fields)
+    (called,) = first.output
+    assert (called.type, called.name, called.input) == ("custom_tool_call", "exec", "text(1)")
+    assert called.namespace == "functions"
+    assert first.tools == []
+    output = {"type": "custom_tool_call_output", "call_id": called.call_id, "output": "1"}
+    by_items = client.responses.create(**fields | {"input": [*items, called.model_dump(exclude_none=True), output]})
+    by_id = client.responses.create(**fields | {"input": [output]}, previous_response_id=first.id)
+    assert by_items.usage.input_tokens == by_id.usage.input_tokens
+    for wrong in ("x", [1], None):
+        refused = http.post("/v1/responses", json=fields | {"input": [{"type": "additional_tools", "tools": wrong}]})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input[0].tools")
+    hosted = {"type": "additional_tools", "tools": [{"type": "file_search"}]}
+    refused = http.post("/v1/responses", json=fields | {"input": [hosted]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input[0].tools[0].type")
+
+
 # The other endpoints.
 
 

@@ -305,7 +305,7 @@ class _Server:
         if previous is not None:
             stored = self.store.get(previous, "previous_response_id")
             earlier = [*stored.items, *stored.response["output"]]
-        toolbox = Toolbox(asked.tools)
+        toolbox = Toolbox(asked.tools, responses.brought_tools(asked, earlier))
         return asked, earlier, toolbox, responses.to_chat(asked, toolbox, earlier, self.seal.open)
 
     async def show_response(self, identifier: str) -> Response:

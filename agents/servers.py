@@ -1,0 +1,79 @@
+"""Both servers, the model's words scripted, for agents: room for long prompts, and replies chosen request by request.
+
+Knows how each rig is told what the model is to say; knows no agent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+
+from harmony_plugin.core import harmony_encoding
+from harmony_plugin.demo.model import build_model
+from harmony_plugin.demo.process import ServerProcess
+
+__all__ = ["MODEL", "SERVERS", "Server"]
+
+Json: TypeAlias = "dict[str, Any]"
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = "gpt-oss-20b"
+CONTEXT = 65_536  # Claude Code's tools and instructions alone are 10,000 tokens and more
+RUNNING = re.compile(r"^(?:harmony_requests_running|vllm:num_requests_running)(?:\{[^}]*\})? ([\d.]+)$", re.MULTILINE)
+
+
+@dataclass
+class Server:
+    """A running server. `name`: as the table has it."""
+
+    name: str
+    url: str
+    replies: dict[str, str]  # what the model can say, and its name in the script
+
+    def say(self, path: str, body: Json, text: str) -> None:
+        """Have the model answer a request with `text`, markers spelled out."""
+        if self.name == "vllm":
+            body["vllm_xargs"] = {"script": harmony_encoding().encode(text, allowed_special="all")}
+        else:
+            body["metadata"] = {"user_id" if path == "/v1/messages" else "script": self.replies[text]}
+
+    def running(self) -> int:
+        """Requests that are being answered now."""
+        return int(sum(float(found) for found in RUNNING.findall(httpx.get(f"{self.url}/metrics").text)))
+
+
+@contextmanager
+def llamacpp(said: Iterable[str]) -> Iterator[Server]:
+    """`python -m harmony_plugin.llamacpp`, for a `with` block. `said`: all that the model will be asked to say."""
+    replies = {text: f"reply-{number}" for number, text in enumerate(dict.fromkeys(said))}
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder, "script.jsonl")
+        script.write_text("".join(json.dumps({"id": n, "raw": text}) + "\n" for text, n in replies.items()), "utf-8")
+        flags = ("--model", str(build_model()), "--model_alias", MODEL, "--n_ctx", str(CONTEXT), "--n_threads", "1")
+        with ServerProcess(["-m", "harmony_plugin.demo.server", "--script", str(script), *flags]) as server:
+            yield Server("llamacpp", server.url, replies)
+
+
+@contextmanager
+def vllm(said: Iterable[str]) -> Iterator[Server]:
+    """`vllm serve` with the plugin, for a `with` block."""
+    sys.path.append(str(ROOT / "tests" / "rigs"))
+    from vllm_rig.server import Launch, running
+
+    flags = ("--served-model-name", MODEL, "--enable-prompt-tokens-details")
+    with tempfile.TemporaryDirectory() as folder:
+        launch = Launch(flags=flags, max_model_len=CONTEXT)
+        with running(launch, Path(folder, "vllm.log")) as server:
+            yield Server("vllm", server.url, {})
+
+
+SERVERS = {"llamacpp": llamacpp, "vllm": vllm}
