@@ -25,6 +25,7 @@ from .. import ProcessorFactory
 from . import about, stock
 from .app import create_app, create_host
 from .host import Host, Progress
+from .mcp import find_tools
 from .settings import Chosen, Flags, ModelSettings, ServerSettings, SettingsError, complain, read_settings, say
 from .store_file import StoreError
 
@@ -62,8 +63,9 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host = create_host(chosen.models, chosen.server.max_queue, factory, chosen.server.models_max)
     try:
-        app = create_app(host, chosen.server)
-    except StoreError as error:
+        mcp_tools = None if chosen.mcp is None else find_tools(chosen.mcp)
+        app = create_app(host, chosen.server, mcp_tools)
+    except (SettingsError, StoreError) as error:
         complain(str(error))
         sys.exit(WRONG_SETTINGS)
     config = uvicorn.Config(
