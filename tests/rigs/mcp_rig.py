@@ -57,6 +57,12 @@ def die() -> str:
 
 
 @server.tool()
+def environment() -> str:
+    """Names the variables that the server has."""
+    return " ".join(sorted(os.environ))
+
+
+@server.tool()
 def secret() -> str:
     """Is not to be called."""
     return "called"

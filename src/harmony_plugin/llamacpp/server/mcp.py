@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import anyio
@@ -144,6 +145,7 @@ class McpTools:
         """
         began = time.monotonic()
         output, failed = await self._ran(tool, text)
+        output = output.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent on
         most = self._settings.output
         if len(output) > most:
             output = f"{output[:most]}\n[{len(output) - most} more characters left out]"
@@ -234,8 +236,11 @@ class _Server:
         if connection is None or connection.broken:
             connection = self._connection = _Connection(self._server)
             self._connections.add(connection)
-            connection.held.add_done_callback(lambda _, ended=connection: self._connections.discard(ended))
+            connection.held.add_done_callback(partial(self._ended, connection))
         return await connection.call(name, arguments)
+
+    def _ended(self, connection: _Connection, task: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
 
     async def close(self) -> None:
         for connection in self._connections:

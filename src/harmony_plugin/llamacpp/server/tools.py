@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ...api.chat import ChatWriter
 from ...api.conversation import Conversation
+from ...api.errors import ClientGone
 from ...api.hosted import HostedTool, HostedTools, ToolResult
 from ...api.reply import Ending, Piece, Usage
 from ...core import Ended, Event, Explanation, Started, Text
@@ -127,7 +128,10 @@ class ToolLoop:
     # Rounds
 
     async def _start(self) -> None:
-        self._choices = await self._turn.start()
+        choices = await self._turn.start()
+        if not isinstance(choices, Choices):  # the turn was cancelled: the server is going down
+            raise ClientGone
+        self._choices = choices
         self.usage.prompt += self._choices.usage.prompt
 
     def _ended(self, usage: Usage) -> None:
@@ -164,9 +168,9 @@ class ToolLoop:
                 yield Piece([], ending=self._last(ending, cut=left == 0 and not reply.clients and bool(calls)))
                 return
             self._given = self._next(reply.messages(results), left, last=number >= self._runs.rounds)
+            if self._over:  # cancelled meanwhile
+                return
             self._turn = self._begin(self._given, self._ended, True)
-            if self._over:  # the client left meanwhile
-                self._turn.cancel()
             await self._start()
 
     async def _ran(self, call: str, tool: HostedTool, text: str) -> ToolResult:
