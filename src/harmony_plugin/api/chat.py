@@ -14,6 +14,7 @@ from ..core import Ended, Event, Joiner, Reply, RequestError, Started, Text, Too
 from ..prompts import custom_input
 from .defaults import REASONING_NAMES
 from .errors import error_body
+from .hosted import HostedTools
 from .reply import Ending, Piece, TokenLogprob, Usage, Writer
 
 __all__ = ["ChatWriter"]
@@ -31,6 +32,7 @@ class ChatWriter(Writer):
         include_usage: whether a stream tells its usage.
         reasoning_names: the fields that reasoning goes out in: `reasoning_content`, as DeepSeek's API has it, and
             `reasoning`, as vLLM has it.
+        hosted: the tools that the server runs: the chat API has no place for their calls, which are left out.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class ChatWriter(Writer):
         logprobs: bool = False,
         include_usage: bool = False,
         reasoning_names: Sequence[str] = REASONING_NAMES,
+        hosted: HostedTools | None = None,
     ) -> None:
         self._custom = custom
+        self._hidden = _HostedCalls(hosted or HostedTools())
         self._logprobs = logprobs
         self._include_usage = include_usage
         self._reasoning_names = reasoning_names
@@ -53,7 +57,7 @@ class ChatWriter(Writer):
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> Json:
         choices = []
         for index, (events, logprobs, ending) in sorted(_gathered(pieces).items()):
-            message = self._named(Reply.of(events).to_openai())
+            message = self._named(Reply.of(self._hidden.left_out(events)).to_openai())
             for call in message.get("tool_calls", ()):
                 if call["function"]["name"] in self._custom:
                     function = call.pop("function")
@@ -71,8 +75,9 @@ class ChatWriter(Writer):
         delta: Json = {}
         if choice is None:
             choice = self._choices[piece.index] = _Choice(self._custom)
-        if piece.events:
-            delta = self._named(choice.delta(piece.events))
+        events = self._hidden.left_out(piece.events)
+        if events:
+            delta = self._named(choice.delta(events))
         if not choice.begun and (delta or piece.logprobs or piece.ending is not None):
             choice.begun = True
             yield self._chunk(piece.index, {"role": "assistant"})
@@ -137,6 +142,23 @@ def _timings(usage: Usage) -> Json:
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> Json:
     return {"content": [entry.to_openai() for entry in entries], "refusal": None}
+
+
+class _HostedCalls:
+    """Finds the calls of hosted tools among the events of a reply, which has one choice where there are any."""
+
+    def __init__(self, hosted: HostedTools) -> None:
+        self._hosted = hosted
+        self._in_call = False
+
+    def left_out(self, events: list[Event]) -> list[Event]:
+        """`events` without them."""
+        return [event for event in events if not self._is_hosted(event)] if self._hosted else events
+
+    def _is_hosted(self, event: Event) -> bool:
+        if isinstance(event, Started):
+            self._in_call = event.call is not None and self._hosted.get(event.call.name) is not None
+        return self._in_call
 
 
 class _Choice:

@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core import RequestError, Started, Text
+from ..core import RequestError, Started, Text, ToolCallDelta
 from ..prompts import placeholder
 from .conversation import Conversation, string_of
 from .errors import ThreadsUnsupported, error_body, from_validation
+from .hosted import HostedTool, HostedTools, ToolResult, failure
 from .reply import Piece, Usage, Writer
 from .tools import anthropic_function
 
@@ -40,6 +41,7 @@ PASSED_ON = {
     "stop_sequences": "stop",
 }
 BLOCKS = {"reasoning": "thinking", "content": "text"}
+CALL_BLOCKS = ("tool_use", "mcp_tool_use")
 #: What a stream tells of a message at its end.
 ENDS = ("stop_reason", "stop_sequence", "harmony")
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -138,13 +140,16 @@ def check(body: Any, *, counting: bool = False) -> MessagesRequest:
     return request
 
 
-def to_chat(request: MessagesRequest) -> Json:
+def to_chat(request: MessagesRequest, hosted: HostedTools | None = None) -> Json:
     """The body of the chat request that means the same.
+
+    Args:
+        hosted: the tools that the server runs.
 
     Raises:
         RequestError: for a block or tool that cannot be translated.
     """
-    chat: Json = {"model": request.model, "messages": _messages(request)}
+    chat: Json = {"model": request.model, "messages": _messages(request, hosted or HostedTools())}
     for name, chats in PASSED_ON.items():
         value = getattr(request, name)
         if value is not None and value != []:
@@ -166,7 +171,7 @@ def to_chat(request: MessagesRequest) -> Json:
     return chat
 
 
-def _messages(request: MessagesRequest) -> list[Json]:
+def _messages(request: MessagesRequest, hosted: HostedTools) -> list[Json]:
     conversation = Conversation()
     system = _without_billing(_text(request.system, "system")) if request.system else ""
     if system:
@@ -175,7 +180,7 @@ def _messages(request: MessagesRequest) -> list[Json]:
     for i, message in enumerate(request.messages):
         where = f"messages[{i}].content"
         if message.role == "assistant":
-            _assistant(message.content, where, conversation)
+            _assistant(message.content, where, conversation, hosted)
         elif message.role == "system":
             conversation.say("system", _text(message.content, where))
         else:
@@ -232,7 +237,7 @@ def _says(message: InputMessage) -> bool:
     return message.role == "user" and not any(block.get("type") == "tool_result" for block in blocks)
 
 
-def _assistant(content: str | Sequence[Json], where: str, conversation: Conversation) -> None:
+def _assistant(content: str | Sequence[Json], where: str, conversation: Conversation, hosted: HostedTools) -> None:
     if isinstance(content, str):
         conversation.content(content)
         return
@@ -244,12 +249,16 @@ def _assistant(content: str | Sequence[Json], where: str, conversation: Conversa
             conversation.content(string_of(block, "text", at), "commentary" if i + 1 < len(content) else None)
         elif kind == "thinking":
             conversation.reasoning(string_of(block, "thinking", at))
-        elif kind == "tool_use":
+        elif kind in ("tool_use", "mcp_tool_use"):
             given = block.get("input")
             if not isinstance(given, dict):
                 raise RequestError(f"{at}.input is not an object.", f"{at}.input", "invalid_type")
             function = {"name": string_of(block, "name", at), "arguments": json.dumps(given, ensure_ascii=False)}
+            if kind == "mcp_tool_use":
+                function = hosted.call(string_of(block, "server_name", at), **function)
             conversation.call({"id": string_of(block, "id", at), "type": "function", "function": function})
+        elif kind == "mcp_tool_result":
+            _result(block, at, conversation)
         elif kind != "redacted_thinking":  # not ours: nothing can be read in it
             raise RequestError(f"{at}.type is {kind!r}, which is not supported.", f"{at}.type", "invalid_value")
 
@@ -268,12 +277,16 @@ def _user(content: str | Sequence[Json], where: str, conversation: Conversation,
         if texts:
             conversation.say("user", "\n".join(texts))
             texts = []
-        text = _text(block.get("content") or "", f"{at}.content", media=True)
-        if block.get("is_error"):
-            text = f"Error: {text}" if text else "Error"
-        conversation.result(string_of(block, "tool_use_id", at), text)
+        _result(block, at, conversation)
     if texts:
         conversation.say("user", "\n".join(texts))
+
+
+def _result(block: Json, at: str, conversation: Conversation) -> None:
+    text = _text(block.get("content") or "", f"{at}.content", media=True)
+    if block.get("is_error"):
+        text = failure(text)
+    conversation.result(string_of(block, "tool_use_id", at), text)
 
 
 def _text(content: Any, where: str, *, media: bool = False) -> str:
@@ -316,10 +329,13 @@ class MessageWriter(Writer):
     Args:
         model: the name of the model that answers.
         thinking: whether reasoning is given out.
+        hosted: the tools that the server runs.
     """
 
-    def __init__(self, model: str, *, thinking: bool = True) -> None:
+    def __init__(self, model: str, *, thinking: bool = True, hosted: HostedTools | None = None) -> None:
         self._thinking = thinking
+        self._hosted = hosted or HostedTools()
+        self._running: HostedTool | None = None  # the hosted tool whose call is being written
         self._open: str | None = None  # the type of the block being written
         self._written: list[str] = []  # the pieces of that block, put together once it ends
         self.identifier = f"msg_{secrets.token_hex(12)}"
@@ -345,7 +361,9 @@ class MessageWriter(Writer):
                 continue
             yield from self.close()
             if isinstance(event, Started) and event.call is not None:
-                yield self._begin("tool_use", id=event.call.id, name=event.call.name, input={})
+                yield self._begin_call(event.call)
+        if piece.result is not None:
+            yield from self._result(piece.result)
         if piece.ending is not None:
             self.message["stop_reason"] = STOP_REASONS[piece.ending.finish_reason]
             if piece.ending.stop_string is not None:
@@ -360,14 +378,17 @@ class MessageWriter(Writer):
         kind, written = self._open, "".join(self._written)
         self._written.clear()
         block = self.message["content"][-1]
-        if kind == "tool_use":
+        if self._running is not None and self._running.code is not None:
+            written = self._running.arguments(written)
+            yield self._delta("input_json", partial_json=written)
+        if kind in CALL_BLOCKS:
             block["input"] = _input(written)
         else:
             block[kind] = written
         if kind == "thinking":
             block["signature"] = SIGNATURE
             yield self._delta("signature", signature=SIGNATURE)
-        self._open = None
+        self._open = self._running = None
         yield {"type": "content_block_stop", "index": self._index()}
 
     def finish(self, usage: Usage) -> Iterator[Json]:
@@ -390,7 +411,8 @@ class MessageWriter(Writer):
     def _text(self, event: Text) -> Iterator[Json]:
         if event.index is not None:
             self._written.append(event.text)
-            if event.text:
+            # What is no JSON of the model's is told as some once it is complete.
+            if event.text and (self._running is None or self._running.code is None):
                 yield self._delta("input_json", partial_json=event.text)
             return
         kind = BLOCKS[event.field]
@@ -400,6 +422,21 @@ class MessageWriter(Writer):
             yield self._begin(kind, **{kind: ""}, **({"signature": ""} if kind == "thinking" else {}))
         self._written.append(event.text)
         yield self._delta(kind, **{kind: event.text})
+
+    def _begin_call(self, call: ToolCallDelta) -> Json:
+        tool = self._running = self._hosted.get(call.name)
+        if tool is None:
+            return self._begin("tool_use", id=call.id, name=call.name, input={})
+        return self._begin("mcp_tool_use", id=call.id, name=tool.name, server_name=tool.server, input={})
+
+    def _result(self, result: ToolResult) -> Iterator[Json]:
+        yield from self.close()
+        content = [{"type": "text", "text": result.output, "citations": None}]
+        yield self._begin(
+            "mcp_tool_result", tool_use_id=result.call, is_error=result.failed, content=content if result.output else []
+        )
+        self._open = None
+        yield {"type": "content_block_stop", "index": self._index()}
 
     def _begin(self, kind: str, **fields: Any) -> Json:
         self._open = kind

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..core import Code, Event, RequestError, Stream
+from .hosted import ToolResult
 
 __all__ = ["Ending", "Outcome", "Piece", "TokenLogprob", "Usage", "Writer"]
 
@@ -46,13 +47,15 @@ class Ending(NamedTuple):
 class Piece(NamedTuple):
     """What comes next of a reply: events, and the log probabilities of the content tokens that begin in them.
 
-    ``ending``: this is the last piece of its choice. ``index``: the choice's number.
+    ``ending``: this is the last piece of its choice. ``index``: the choice's number. ``result``: what a call came to
+    that the server ran, in a piece of its own.
     """
 
     events: list[Event]
     logprobs: Sequence[TokenLogprob] = ()
     ending: Ending | None = None
     index: int = 0  # type: ignore[assignment]  # shadows tuple.index
+    result: ToolResult | None = None
 
 
 class Outcome(NamedTuple):
@@ -97,6 +100,20 @@ class Usage:
     outcomes: list[Outcome] = field(default_factory=list)
     reading: float | None = None
     writing: float | None = None
+
+    def add(self, more: Usage) -> None:
+        """Add what another round of the same request came to, less its prompt, which counts from when it was taken."""
+        if more.cached is not None:
+            self.cached = (self.cached or 0) + more.cached
+        self.completion += more.completion
+        self.reasoning += more.reasoning
+        self.first = self.first or more.first
+        self.rate = more.rate or self.rate
+        self.finish = more.finish
+        self.issues += more.issues
+        self.outcomes += more.outcomes
+        if more.reading is not None and more.writing is not None:
+            self.reading, self.writing = (self.reading or 0) + more.reading, (self.writing or 0) + more.writing
 
     def timings(self) -> dict[str, Any] | None:
         """As llama.cpp's `llama-server` has them; None: they were not measured."""

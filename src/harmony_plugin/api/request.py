@@ -76,12 +76,14 @@ class ChatRequest:
         tool_choice: `none`, `auto`, `required`; a named function is `required` with only that one callable.
         schema: what the final message's text is held to; None: free text.
         sampling: how ids are drawn, in the words of `Llama.generate`.
+        builtin: recipients of gpt-oss's own tools that are on offer.
         parallel: None: stop at the first call, as gpt-oss was trained; True: go on; False: one call at most.
     """
 
     messages: Sequence[Mapping[str, Any]]
     described: Sequence[Mapping[str, Any]] | None
     tools: tuple[FunctionTool, ...]
+    builtin: tuple[str, ...]
     tool_choice: Literal["none", "auto", "required"]
     callable_names: tuple[str, ...]
     response_format: Mapping[str, Any] | None
@@ -122,6 +124,8 @@ class ChatRequest:
         described = _list(tools, "tools")
         names = [tool_name(tool, f"tools[{i}]") for i, tool in enumerate(described)]
         allowed = allowed_calls(choice, names)
+        # Only `allowed_tools` hides some, and it can name none of these.
+        builtin = fields.get("builtin_tools") if set(names) == set(allowed.shown) and allowed.mode != "none" else None
         described = [tool for tool, name in zip(described, names, strict=True) if name in allowed.shown]
         offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(described))
         response_format = given.mapping("response_format")
@@ -145,6 +149,7 @@ class ChatRequest:
             messages=fields.get("messages") or (),
             described=described if allowed.mode != "none" and described else None,
             tools=offered,
+            builtin=tuple(builtin or ()),
             tool_choice=allowed.mode,
             callable_names=allowed.names,
             response_format=response_format,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
@@ -21,6 +21,7 @@ from ..prompts import content_text
 from . import tools
 from .conversation import Conversation, string_of
 from .errors import from_validation
+from .hosted import HostedTool, HostedTools, ToolResult, failure
 from .reply import Ending, Piece, Usage, Writer
 from .tools import Toolbox
 
@@ -62,6 +63,7 @@ class ResponsesRequest(BaseModel):
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
     include: list[str] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -76,6 +78,7 @@ class ResponsesRequest(BaseModel):
 PASSED_ON = (
     "model",
     "parallel_tool_calls",
+    "max_tool_calls",
     "temperature",
     "top_p",
     "metadata",
@@ -213,6 +216,8 @@ ID_PREFIXES = {
     "shell_call": "sc",
     "apply_patch_call": "apc",
     "tool_search_call": "tsc",
+    "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
 }
 
 
@@ -221,6 +226,7 @@ def to_chat(
     toolbox: Toolbox,
     earlier: Sequence[Json] = (),
     unseal: Callable[[Any], str | None] = lambda sealed: None,
+    hosted: HostedTools | None = None,
 ) -> Json:
     """The body of the chat request that means the same.
 
@@ -228,12 +234,13 @@ def to_chat(
         toolbox: the request's tools.
         earlier: the items that led to the response that `previous_response_id` names, and its own.
         unseal: opens a reasoning item's `encrypted_content`.
+        hosted: the tools that the server runs.
 
     Raises:
         RequestError: for an item or tool that cannot be translated.
     """
     given = [{"role": "user", "content": request.input}] if isinstance(request.input, str) else request.input
-    history = _Input(toolbox, unseal)
+    history = _Input(toolbox, unseal, hosted or HostedTools())
     history.add([*earlier, *given], len(earlier))
     opening = [{"role": "developer", "content": request.instructions}] if request.instructions else []
     fields = request.model_dump()
@@ -274,8 +281,9 @@ def rename(error: RequestError) -> RequestError:
 class _Input(Conversation):
     """Items as chat messages."""
 
-    def __init__(self, toolbox: Toolbox, unseal: Callable[[Any], str | None]) -> None:
+    def __init__(self, toolbox: Toolbox, unseal: Callable[[Any], str | None], hosted: HostedTools) -> None:
         super().__init__()
+        self._hosted = hosted
         self._toolbox = toolbox
         self._unseal = unseal
 
@@ -296,7 +304,9 @@ class _Input(Conversation):
                 self._found(item, where)
             elif isinstance(kind, str) and kind.removesuffix("_output") in CALLS:
                 self._result(kind, item, where)
-            elif kind not in BRINGING:
+            elif kind == "mcp_call":
+                self._hosted_call(item, where)
+            elif kind not in (*BRINGING, "mcp_list_tools"):  # what is on offer now is what counts
                 raise RequestError(
                     f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value"
                 )
@@ -342,6 +352,17 @@ class _Input(Conversation):
                 call["function"] = {"name": name, "arguments": string_of(item, "arguments", where)}
         self.call(call)
 
+    def _hosted_call(self, item: Json, where: str) -> None:
+        """A call that the server ran, and what it came to."""
+        identifier, server, name, arguments = (
+            string_of(item, field, where) for field in ("id", "server_label", "name", "arguments")
+        )
+        self.call({"id": identifier, "type": "function", "function": self._hosted.call(server, name, arguments)})
+        output, error = item.get("output"), item.get("error")
+        if error is not None:
+            output = failure(_error_text(error))
+        self.result(identifier, output if isinstance(output, str) else failure("the call was broken off"))
+
     def _result(self, kind: str, item: Json, where: str) -> None:
         # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
         name = "id" if kind == "local_shell_call_output" and "call_id" not in item else "call_id"
@@ -358,6 +379,13 @@ class _Input(Conversation):
         names = [name for tool in item["tools"] for name in self._toolbox.names(tool)]
         text = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
         self.result(string_of(item, "call_id", where, filled=True), text)
+
+
+def _error_text(error: Any) -> str:
+    """What an `mcp_call` item tells of why it failed."""
+    if isinstance(error, Mapping) and isinstance(error.get("content"), list):
+        return "\n".join(str(part.get("text") or "") for part in error["content"] if isinstance(part, Mapping))
+    return str(error.get("message") or "") if isinstance(error, Mapping) else str(error)
 
 
 def _reasoning_text(item: Mapping[str, Any], where: str) -> str:
@@ -399,14 +427,19 @@ def _named(choice: Any, where: str, toolbox: Toolbox) -> Json:
     return {"type": kind, kind: {"name": name}}
 
 
+#: The events of calls whose arguments are told as they are written, by the kind of item.
+ARGUMENTS = {"function_call": "response.function_call_arguments", "mcp_call": "response.mcp_call_arguments"}
+
+
 @dataclass
 class _Open:
-    """The output item being written. `call`: of a tool's, that tool."""
+    """The output item being written. `call`: of a tool's, that tool; `hosted`: the tool, if the server runs it."""
 
     index: int
     item: Json
     call: ToolCallDelta | None = None
     tool: tools.OfferedTool | None = None
+    hosted: HostedTool | None = None
     text: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
 
@@ -420,6 +453,8 @@ class ResponseWriter(Writer):
         toolbox: the request's tools.
         seal: makes the `encrypted_content` of reasoning, where the request wants that.
         sampling: what is sampled by, in OpenAI's names; what is not in it is as the request says.
+        hosted: the tools that the server runs.
+        listed: labels of the servers whose tools the conversation has a list of already.
     """
 
     def __init__(
@@ -429,6 +464,8 @@ class ResponseWriter(Writer):
         toolbox: Toolbox,
         seal: Callable[[str], str] | None = None,
         sampling: Mapping[str, float] | None = None,
+        hosted: HostedTools | None = None,
+        listed: Container[str] = (),
     ) -> None:
         self._toolbox = toolbox
         self._seal = seal if ENCRYPTED in (request.include or ()) else None
@@ -436,6 +473,10 @@ class ResponseWriter(Writer):
         self._message: Message | None = None
         self._open: _Open | None = None
         self._ending: Ending | None = None
+        self._hosted = hosted or HostedTools()
+        self._unlisted = [pair for pair in self._hosted.by_server().items() if pair[0] not in listed]
+        #: Items of calls that run, and their places, by the ids of the calls.
+        self._running: dict[str, tuple[int, Json]] = {}
         self.response: Json = _opening(request, model, toolbox, sampling or {})
         self.identifier = self.response["id"]
 
@@ -444,6 +485,7 @@ class ResponseWriter(Writer):
         yield self._event("response.in_progress", response=self._snapshot())
 
     def feed(self, piece: Piece) -> Iterator[Json]:
+        yield from self._list_tools()
         logprobs = [entry.to_openai() for entry in piece.logprobs]
         for event in piece.events:
             if isinstance(event, Text):
@@ -461,11 +503,14 @@ class ResponseWriter(Writer):
                     yield from self._begin_call(event.call)
             elif event.message.complete:
                 yield from self._close("completed")
+        if piece.result is not None:
+            yield from self._result(piece.result)
         self._ending = piece.ending or self._ending
 
     def finish(self, usage: Usage) -> Iterator[Json]:
         incomplete = self._ending is not None and self._ending.finish_reason == "length"
         yield from self._close("incomplete" if incomplete else "completed")
+        yield from self._break_off()
         self.response["status"] = "incomplete" if incomplete else "completed"
         if incomplete:
             self.response["incomplete_details"] = {"reason": "max_output_tokens"}
@@ -478,6 +523,7 @@ class ResponseWriter(Writer):
 
     def fail(self, error: RequestError) -> Iterator[Json]:
         yield from self._close("incomplete")
+        yield from self._break_off()
         self.response["status"] = "failed"
         self.response["error"] = {"code": "server_error", "message": error.message}
         yield self._event("response.failed", response=self._snapshot())
@@ -511,9 +557,9 @@ class ResponseWriter(Writer):
         assert opened is not None
         opened.text.append(text)
         # Other kinds of calls are told once they are complete.
-        if text and opened.item.get("type") == "function_call":
+        if text and opened.item.get("type") in ARGUMENTS and (opened.hosted is None or opened.hosted.code is None):
             yield self._event(
-                "response.function_call_arguments.delta",
+                f"{ARGUMENTS[opened.item['type']]}.delta",
                 item_id=opened.item["id"],
                 output_index=opened.index,
                 delta=text,
@@ -540,6 +586,10 @@ class ResponseWriter(Writer):
 
     def _begin_call(self, call: ToolCallDelta) -> Iterator[Json]:
         assert call.name is not None
+        hosted = self._hosted.get(call.name)
+        if hosted is not None:
+            yield from self._begin_hosted(call, hosted)
+            return
         tool = self._toolbox.tool(call.name)
         self._open = _Open(len(self.response["output"]), {}, call, tool)
         if not tool.whole:
@@ -558,6 +608,9 @@ class ResponseWriter(Writer):
         opened = self._open
         if opened is None:
             return
+        if opened.hosted is not None:
+            yield from self._close_hosted(opened, opened.hosted)
+            return
         if opened.call is not None:
             opened.item = yield from self._close_call(opened, status)
         else:
@@ -565,6 +618,65 @@ class ResponseWriter(Writer):
         self._open = None
         self.response["output"].append(opened.item)
         yield self._event("response.output_item.done", output_index=opened.index, item=opened.item)
+
+    def _list_tools(self) -> Iterator[Json]:
+        unlisted, self._unlisted = self._unlisted, []
+        for server, offered in unlisted:
+            index, item = len(self.response["output"]), _tool_list(server, offered)
+            place = {"item_id": item["id"], "output_index": index}
+            yield self._event("response.output_item.added", output_index=index, item={**item, "tools": []})
+            yield self._event("response.mcp_list_tools.in_progress", **place)
+            yield self._event("response.mcp_list_tools.completed", **place)
+            self.response["output"].append(item)
+            yield self._event("response.output_item.done", output_index=index, item=item)
+
+    def _begin_hosted(self, call: ToolCallDelta, hosted: HostedTool) -> Iterator[Json]:
+        item: Json = {
+            "id": _id("mcp"),
+            "type": "mcp_call",
+            "approval_request_id": None,
+            "arguments": "",
+            "error": None,
+            "name": hosted.name,
+            "output": None,
+            "server_label": hosted.server,
+            "status": "in_progress",
+        }
+        index = len(self.response["output"])
+        self._open = _Open(index, item, call, hosted=hosted)
+        yield self._event("response.output_item.added", output_index=index, item=dict(item))
+        yield self._event("response.mcp_call.in_progress", item_id=item["id"], output_index=index)
+
+    def _close_hosted(self, opened: _Open, hosted: HostedTool) -> Iterator[Json]:
+        """The arguments are there; the item stays open until the call was run."""
+        assert opened.call is not None
+        assert opened.call.id is not None
+        item, place = opened.item, {"item_id": opened.item["id"], "output_index": opened.index}
+        item["arguments"] = hosted.arguments("".join(opened.text))
+        if hosted.code is not None:
+            yield self._event("response.mcp_call_arguments.delta", **place, delta=item["arguments"])
+        yield self._event("response.mcp_call_arguments.done", **place, arguments=item["arguments"])
+        self._open = None
+        self.response["output"].append(item)
+        self._running[opened.call.id] = opened.index, item
+
+    def _result(self, result: ToolResult) -> Iterator[Json]:
+        yield from self._close("completed")
+        index, item = self._running.pop(result.call)
+        if result.failed:
+            content = [{"type": "text", "text": result.output}]
+            item |= {"status": "failed", "error": {"type": "mcp_tool_execution_error", "content": content}}
+        else:
+            item |= {"status": "completed", "output": result.output}
+        yield self._event(f"response.mcp_call.{item['status']}", item_id=item["id"], output_index=index)
+        yield self._event("response.output_item.done", output_index=index, item=item)
+
+    def _break_off(self) -> Iterator[Json]:
+        """End the items of calls that were not run."""
+        for index, item in self._running.values():
+            item["status"] = "incomplete"
+            yield self._event("response.output_item.done", output_index=index, item=item)
+        self._running.clear()
 
     def _close_text(self, opened: _Open, status: str) -> Iterator[Json]:
         item, text = opened.item, "".join(opened.text)
@@ -595,6 +707,14 @@ class ResponseWriter(Writer):
         return item
 
 
+def _tool_list(server: str, offered: Sequence[HostedTool]) -> Json:
+    listed = [
+        {"name": tool.name, "description": tool.description, "input_schema": tool.parameters, "annotations": None}
+        for tool in offered
+    ]
+    return {"id": _id("mcpl"), "type": "mcp_list_tools", "server_label": server, "tools": listed, "error": None}
+
+
 def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox, sampling: Mapping[str, float]) -> Json:
     """The response before it says anything, with every field that the Open Responses specification asks for."""
     given = request.model_dump()
@@ -609,7 +729,7 @@ def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox, sampling: 
         "incomplete_details": None,
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
-        "max_tool_calls": None,
+        "max_tool_calls": request.max_tool_calls,
         "model": model,
         "output": [],
         "parallel_tool_calls": request.parallel_tool_calls is not False,

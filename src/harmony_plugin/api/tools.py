@@ -1,7 +1,8 @@
 """Tools that OpenAI's Responses API and Anthropic's Messages API define by their type.
 
 A tool that the client runs is offered to the model as a function of its documented schema, and its calls are written
-as the API has them. One that OpenAI or Anthropic would run is refused: this server runs no tools. Sources: the two API
+as the API has them. One that OpenAI or Anthropic would run is refused: what a server runs itself is its operator's
+choice (`hosted`), not a request's. Sources: the two API
 references and the types of their Python clients.
 """
 

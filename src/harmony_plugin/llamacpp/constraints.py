@@ -260,8 +260,8 @@ class Allowed:
             matcher = self._arguments(tool, f"tools[{i}].function.parameters", required)
             body = AllowedBody((call,) if matcher else (call, end, over), matcher, call=True)
             self._message("commentary", body, recipient=f"functions.{tool.name}")
-        if options.builtin_tools == "tool_calls" and not required:
-            for recipient in BUILTIN_RECIPIENTS:
+        if not required:
+            for recipient in BUILTIN_RECIPIENTS if options.builtin_tools == "tool_calls" else request.builtin:
                 body = AllowedBody((call, end), call=True)
                 self._message("analysis", body, recipient=recipient, kind="code", trees=(self.root,))
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, overload
 from ..api import debug
 from ..api.chat import ChatWriter
 from ..api.defaults import REASONING_NAMES, Defaults
+from ..api.hosted import HostedTools
 from ..api.reply import Outcome, Piece, Usage
 from ..api.request import ChatRequest, ContextOverflow
 from ..core import (
@@ -320,7 +321,7 @@ class HarmonyChatHandler:
         )
         grammar = fields.get("grammar")
         allowed = self._allowed(model, request, options, grammar)
-        names = [tool.name for tool in request.tools]
+        names = [*(tool.name for tool in request.tools), *request.builtin]
         parting = model.parting(prompt)
 
         def generation(index: int) -> Generation:
@@ -403,6 +404,7 @@ class HarmonyChatHandler:
             tools=request.described,
             response_format=request.response_format,
             reasoning_effort=request.reasoning_effort,
+            builtin_tools=[recipient.partition(".")[0] for recipient in request.builtin],
         )
 
 
@@ -463,8 +465,8 @@ class Choices:
 
         return explain
 
-    def writer(self) -> ChatWriter:
-        """What writes the reply as the chat API has it."""
+    def writer(self, hosted: HostedTools | None = None) -> ChatWriter:
+        """What writes the reply as the chat API has it, without the calls of `hosted` tools."""
         request = self._request
         return ChatWriter(
             self.model,
@@ -472,6 +474,7 @@ class Choices:
             logprobs=request.logprobs,
             include_usage=request.include_usage,
             reasoning_names=self._reasoning_names,
+            hosted=hosted,
         )
 
     def run(self, took: Callable[[Piece], None], ended: Callable[[BaseException | None], None]) -> Sequence[Job]:

@@ -23,8 +23,8 @@ INSTRUCT = ("system", "developer")
 class Line:
     """One Harmony message as plain values, so that it can be the key of a cache.
 
-    Of the system message, ``text`` is the effort, ``tools`` are (has function tools, date); of the developer message,
-    ``tools`` are the descriptions, ``shape`` is the section on the shape of the answer.
+    Of the system message, ``text`` is the effort, ``tools`` are (has function tools, date, built-in tools…); of the
+    developer message, ``tools`` are the descriptions, ``shape`` is the section on the shape of the answer.
     """
 
     role: str

@@ -120,6 +120,7 @@ class Prompts:
         tools: Sequence[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
+        builtin_tools: Sequence[str] = (),
     ) -> list[int]:
         """The ids of the whole prompt, up to and with ``<|start|>assistant``.
 
@@ -130,12 +131,13 @@ class Prompts:
             tools: OpenAI function and custom tools that are described to the model.
             response_format: OpenAI's; a schema is shown to the model, not enforced, here.
             reasoning_effort: a key of `REASONING_EFFORTS`; None: as the options say.
+            builtin_tools: described besides those of the options.
 
         Raises:
             RequestError: names the message and the field that cannot be rendered.
         """
         ids: array[int] = array("i")
-        for line in self._lines(messages, tools, response_format, reasoning_effort):
+        for line in self._lines(messages, tools, response_format, reasoning_effort, builtin_tools):
             ids.extend(self._encode(line))
         ids.extend(self._opening)
         return ids.tolist()
@@ -162,6 +164,7 @@ class Prompts:
         tools: Sequence[Mapping[str, Any]] | None,
         response_format: Mapping[str, Any] | None,
         reasoning_effort: str | None,
+        builtin_tools: Sequence[str] = (),
     ) -> list[Line]:
         effort = REASONING_EFFORTS.get(reasoning_effort or self.options.reasoning_effort)
         if effort is None:
@@ -171,7 +174,9 @@ class Prompts:
             )
         history = History(messages, tools)
         descriptions = tuple(described(tool, f"tools[{i}]") for i, tool in enumerate(tools or ()))
-        lines = [Line("system", text=effort, tools=(str(bool(descriptions)), self.options.date() or ""))]
+        builtins = sorted({*self.options.builtin_tools, *builtin_tools})
+        system = (str(bool(descriptions)), self.options.date() or "", *builtins)
+        lines = [Line("system", text=effort, tools=system)]
         shape = _response_section(response_format)
         if history.instructions is not None or descriptions or shape:
             lines.append(Line("developer", text=history.instructions or "", tools=descriptions, shape=shape))
@@ -238,9 +243,9 @@ class Prompts:
                 knowledge_cutoff=self.options.knowledge_cutoff,
                 channel_config=lib.ChannelConfig.require_channels(list(self.options.channels)),
             )
-            if "browser" in self.options.builtin_tools:
+            if "browser" in line.tools[2:]:
                 system = system.with_browser_tool()
-            if "python" in self.options.builtin_tools:
+            if "python" in line.tools[2:]:
                 system = system.with_python_tool()
             content = [system]
         elif line.role == "developer":

@@ -93,6 +93,19 @@ def test_no_room_at_all_means_one_at_a_time() -> None:
     asyncio.run(play())
 
 
+def test_a_request_that_had_a_seat_is_not_turned_away() -> None:
+    async def play() -> None:
+        line = WaitingLine(0)
+        await line.take("m")
+        again = asyncio.create_task(line.take("m", again=True))
+        await settle()
+        assert len(line) == 1
+        line.give("m")
+        await asyncio.wait_for(again, 5)
+
+    asyncio.run(play())
+
+
 def test_a_model_that_cannot_be_loaded_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ...api.hosted import HostedTools
 from ...core import RequestError
 from ...versions import versions
 from . import stock
@@ -46,13 +47,23 @@ MOST_MODELS = 1000
 PAGE = 20
 
 
-def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool, ui: bool = False) -> Iterator[str]:
+def banner(
+    host: Host,
+    scheme: str,
+    address: str,
+    port: int,
+    *,
+    keyed: bool,
+    ui: bool = False,
+    hosted: HostedTools | None = None,
+) -> Iterator[str]:
     """Lines for the person who started the server, once it listens.
 
     Args:
         address: the one that it listens on.
         keyed: whether requests need the API key.
         ui: whether there is a page to chat on.
+        hosted: the tools that the server runs itself.
     """
     everywhere = address in EVERYWHERE
     listening, here = (f"{scheme}://{f'[{one}]' if ':' in one else one}:{port}" for one in (address, "localhost"))
@@ -79,6 +90,11 @@ def banner(host: Host, scheme: str, address: str, port: int, *, keyed: bool, ui:
     seats = host.seats(alias)
     together = "one at a time" if seats == 1 else f"{seats} at a time, which share the context"
     yield f"  requests   {together}; {host.max_queue} may wait for a model"
+    heading = "tools"
+    for server, tools in (hosted or HostedTools()).by_server().items():
+        names = (f"{tool.name} as {tool.recipient}" if tool.recipient else tool.name for tool in tools)
+        yield f"  {heading:<10} run here, by MCP server {server}: {', '.join(names)}"
+        heading = ""
     for api in ("OpenAI", "Anthropic"):
         base = url + ("/v1" if api == "OpenAI" else "")
         yield f"  {api:<10} {base}  ({' '.join(ENDPOINTS[api])})"

@@ -31,18 +31,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ... import __version__
 from ...api import debug, messages, responses
 from ...api.errors import ClientGone, Unauthorized
-from ...api.reply import Writer
+from ...api.hosted import HostedTools
+from ...api.reply import Usage, Writer
 from ...api.tools import Toolbox
 from ...core import Explanation, RequestError
 from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
 from ..scheduler import Scheduler
 from . import about, chat, errors, stock, tokens, ui
 from .host import Host, Turn
+from .mcp import McpTools
 from .metrics import Metrics
 from .record import Record
 from .settings import ModelSettings, ServerSettings
 from .store import Seal, Store, Stored
 from .store_file import FileStore
+from .tools import ToolLoop
 
 __all__ = ["create_app", "create_host"]
 
@@ -85,17 +88,26 @@ def create_host(
     return Host(models, max_queue, prepare, models_max)
 
 
-def create_app(host: Host, settings: ServerSettings) -> FastAPI:
+def create_app(host: Host, settings: ServerSettings, mcp_tools: McpTools | None = None) -> FastAPI:
     """The server's ASGI application.
 
     Args:
         host: its models; `load()` it before the first request.
+        mcp_tools: the tools that it runs itself.
     """
-    server = _Server(host, settings)
+    server = _Server(host, settings, mcp_tools)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if mcp_tools is not None:
+            await mcp_tools.close()
+
     app = FastAPI(
         title="harmony-plugin",
         version=__version__,
         root_path=settings.root_path,
+        lifespan=lifespan,
         description="llama-cpp-python's server for gpt-oss",
         # FastAPI's pages for these load scripts from elsewhere, and show everything without the key.
         docs_url=None,
@@ -135,14 +147,15 @@ Ended: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Server:
-    def __init__(self, host: Host, settings: ServerSettings) -> None:
+    def __init__(self, host: Host, settings: ServerSettings, mcp_tools: McpTools | None) -> None:
         self.host = host
+        self._mcp_tools = mcp_tools
         self.settings = settings
         self.store = _store(settings)
         self.seal = Seal(settings.reasoning_key)
         self.metrics = Metrics(lambda: len(host.line), host.line.seated, host.schedulers)
         #: Replies under way and their models, by their ids.
-        self._under_way: dict[str, tuple[Choices, str]] = {}
+        self._under_way: dict[str, tuple[Choices | ToolLoop, str]] = {}
         #: What explains the last replies, by their ids.
         self._explained: OrderedDict[str, Callable[[], Explanation]] = OrderedDict()
         host.on_item = self.metrics.chunks.inc
@@ -285,11 +298,14 @@ class _Server:
     async def create_response(self, request: Request) -> Response:
         asked, earlier, toolbox, body = await run_in_threadpool(self._read_response, await self._body(request))
         items = [*earlier, *responses.input_items(asked)]
+        listed = {str(item.get("server_label")) for item in items if item.get("type") == "mcp_list_tools"}
         try:
             exchange = await self._begin(request, chat.check(body))
         except RequestError as error:
             raise responses.rename(error) from error
-        writer = responses.ResponseWriter(asked, exchange.model, toolbox, self.seal.close, exchange.reply.sampling)
+        writer = responses.ResponseWriter(
+            asked, exchange.model, toolbox, self.seal.close, exchange.reply.sampling, exchange.hosted, listed
+        )
 
         async def remember() -> None:
             if asked.store is not False:
@@ -306,7 +322,8 @@ class _Server:
             stored = self.store.get(previous, "previous_response_id")
             earlier = [*stored.items, *stored.response["output"]]
         toolbox = Toolbox(asked.tools, responses.brought_tools(asked, earlier))
-        return asked, earlier, toolbox, responses.to_chat(asked, toolbox, earlier, self.seal.open)
+        chat_body = responses.to_chat(asked, toolbox, earlier, self.seal.open, self._all_hosted)
+        return asked, earlier, toolbox, chat_body
 
     async def show_response(self, identifier: str) -> Response:
         return JSONResponse((await run_in_threadpool(self.store.get, identifier)).response)
@@ -344,13 +361,14 @@ class _Server:
 
     async def create_message(self, request: Request) -> Response:
         asked = messages.check(await self._body(request))
-        exchange = await self._begin(request, chat.check(messages.to_chat(asked)))
+        exchange = await self._begin(request, chat.check(messages.to_chat(asked, self._all_hosted)))
         thinking = asked.thinking is None or asked.thinking.type != "disabled"
-        return await self._reply(exchange, messages.MessageWriter(exchange.model, thinking=thinking))
+        writer = messages.MessageWriter(exchange.model, thinking=thinking, hosted=exchange.hosted)
+        return await self._reply(exchange, writer)
 
     async def count_tokens(self, request: Request) -> Json:
         asked = messages.check(await self._body(request), counting=True)
-        return {"input_tokens": await self._count(request, chat.check(messages.to_chat(asked)))}
+        return {"input_tokens": await self._count(request, chat.check(messages.to_chat(asked, self._all_hosted)))}
 
     # As llama.cpp's own server has them. They need the vocabulary, not the engine, so they wait for nobody.
 
@@ -427,7 +445,7 @@ class _Server:
 
     async def _prompt(self, request: Request, body: Json) -> tuple[Any, list[int]]:
         """The model in memory, and the ids of a chat request's prompt."""
-        self._choose(request, body.get("model"))
+        hosted = self._hosted(self._choose(request, body.get("model")), body)
         llama = self.host.current
         if llama is None:
             raise RequestError("No model is loaded.", None, "model_not_loaded", 503)
@@ -436,7 +454,7 @@ class _Server:
         if prompt is None:
             what = "Prompts can only be shown, and their tokens counted, for Harmony models."
             raise RequestError(what, "model", "unsupported_model")
-        return llama, await run_in_threadpool(prompt, llama, **body)
+        return llama, await run_in_threadpool(prompt, llama, **(hosted.offer(body) if hosted else body))
 
     async def _body(self, request: Request) -> Any:
         limit = self.settings.max_body_mb << 20
@@ -466,11 +484,30 @@ class _Server:
         record: Record = request.scope[RECORD]
         record.streamed = bool(given.get("stream"))
         given = {**given, "request_id": record.identifier}
-        call = chat.call(stock.chat_handler, given, model, observe=record.observe, as_chat=as_chat)
-        turn = record.turn = self.host.turn(model, call)
-        exchange = _Exchange(request, turn, None, model, request.scope["route"].path, record)
+
+        def begin(given: Mapping[str, Any], observe: Callable[[Usage], None], again: bool) -> Turn:
+            call = chat.call(stock.chat_handler, given, model, observe=observe, as_chat=as_chat)
+            return self.host.turn(model, call, again=again)
+
+        hosted = self._hosted(model, given)
+        turn: Turn | ToolLoop
+        if hosted and self._mcp_tools is not None:
+            turn = ToolLoop(begin, hosted.offer(given), hosted, self._mcp_tools, record.observe)
+        else:
+            turn = begin(given, record.observe, False)
+        record.turn = turn
+        exchange = _Exchange(request, turn, None, model, request.scope["route"].path, record, hosted)
         exchange.reply = await self._waited(exchange, turn.start())
         return exchange
+
+    @property
+    def _all_hosted(self) -> HostedTools:
+        return HostedTools() if self._mcp_tools is None else self._mcp_tools.hosted
+
+    def _hosted(self, model: str, given: Mapping[str, Any]) -> HostedTools:
+        """The tools that the server runs for a chat request."""
+        harmony = self.host.settings(model).chat_format == "harmony"
+        return self._all_hosted.beside(given) if harmony else HostedTools()
 
     async def _waited(self, exchange: _Exchange, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, unless the client leaves before: then nothing more is generated."""
@@ -492,7 +529,7 @@ class _Server:
             ended: called once the reply is complete, before its client can know.
         """
         usage = exchange.reply.usage
-        if isinstance(exchange.reply, Choices):
+        if isinstance(exchange.reply, Choices | ToolLoop):
             self._under_way[writer.identifier] = exchange.reply, exchange.model
 
         def over() -> None:
@@ -512,7 +549,7 @@ class _Server:
         reply = writer.whole(await self._waited(exchange, pieces()), usage)
         self.metrics.tokens(exchange.model, usage)
         await ended()
-        debugs = isinstance(exchange.reply, Choices) and exchange.reply.debugs
+        debugs = isinstance(exchange.reply, Choices | ToolLoop) and exchange.reply.debugs
         return JSONResponse(reply, headers={ISSUES_HEADER: debug.header(usage.issues)} if debugs else None)
 
     async def _events(self, exchange: _Exchange, writer: Writer, end: bytes, ended: Ended) -> AsyncIterator[bytes]:
@@ -552,20 +589,21 @@ class _Server:
 
 @dataclass
 class _Exchange:
-    """A request, and its reply (`Choices` or a `StockReply`) once it was taken."""
+    """A request, and its reply (`Choices`, a `ToolLoop` or a `StockReply`) once it was taken."""
 
     request: Request
-    turn: Turn
+    turn: Turn | ToolLoop
     reply: Any
     model: str
     endpoint: str
     record: Record
+    hosted: HostedTools
 
 
 class _Events(EventSourceResponse):
     """Server-sent events of one turn. However the response ends, the generation ends with it."""
 
-    def __init__(self, turn: Turn, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
+    def __init__(self, turn: Turn | ToolLoop, events: AsyncIterator[bytes], settings: ServerSettings) -> None:
         super().__init__(
             events,
             sep="\n",

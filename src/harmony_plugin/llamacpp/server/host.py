@@ -88,9 +88,13 @@ class WaitingLine:
         if waiting >= self._bound and not self._free(model):
             raise Busy(min(600, max(1, math.ceil(self._pace * (len(self._waiting) + 1)))))
 
-    async def take(self, model: str | None) -> None:
-        """Wait for a seat; None: for all seats there are. Whoever gets it must `give` it back."""
-        if model is not None:
+    async def take(self, model: str | None, *, again: bool = False) -> None:
+        """Wait for a seat; None: for all seats there are. Whoever gets it must `give` it back.
+
+        Args:
+            again: for a request that had one before: it is not turned away in the middle.
+        """
+        if model is not None and not again:
             self.check(model)
         if self._free(model):
             self._sit(model)
@@ -239,13 +243,14 @@ def _put(loop: asyncio.AbstractEventLoop, items: list[tuple[Turn, Any]]) -> None
 
 class Turn:
     """One request's turn: an asynchronous iterator of its items, once it was started. Whoever began it cancels it when
-    nobody wants the rest."""
+    nobody wants the rest. `again`: see `WaitingLine.take`."""
 
-    def __init__(self, host: Host, model: str, call: Call) -> None:
+    def __init__(self, host: Host, model: str, call: Call, *, again: bool = False) -> None:
         self.loop = asyncio.get_running_loop()
         self.model = model
         self._host = host
         self._call = call
+        self._again = again
         # Unbounded, but no longer than one reply: a client that reads slowly must not hold up the others.
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._cancelled = False
@@ -279,7 +284,7 @@ class Turn:
         Raises:
             RequestError: for what the client did wrong; `Busy` when the line is full.
         """
-        await self._host.line.take(self.model)
+        await self._host.line.take(self.model, again=self._again)
         self._started = True
         self._host.turns.add(self)
         self.loop.run_in_executor(self._host.threads, self._take)
@@ -591,9 +596,9 @@ class Host:
         """How many ids all models know that were loaded; None: none was."""
         return min((loaded.facts.vocabulary for loaded in self.loaded.values()), default=None)
 
-    def turn(self, model: str, call: Call) -> Turn:
-        """A turn for `call` on `model` (an alias)."""
-        return Turn(self, model, call)
+    def turn(self, model: str, call: Call, *, again: bool = False) -> Turn:
+        """A turn for `call` on `model` (an alias). `again`: see `WaitingLine.take`."""
+        return Turn(self, model, call, again=again)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[Any]:

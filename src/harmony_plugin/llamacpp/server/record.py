@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Protocol
 from urllib.parse import quote
 
 from ...api.reply import Usage
 from ...core import RequestError
-from .host import Turn
 
 __all__ = ["Record"]
 
@@ -20,6 +21,13 @@ log = logging.getLogger("harmony_plugin.server")
 
 # What others ask again and again, and the files of the page.
 QUIET = frozenset({"/health", "/readyz", "/metrics", "/ui/{name}"})
+
+
+class Waited(Protocol):
+    """What generates a request's reply."""
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Call `call` when nothing more is generated for it."""
 
 
 class Record:
@@ -45,7 +53,7 @@ class Record:
         self.cancelled = False
         self.error: RequestError | None = None
         self.first: float | None = None
-        self.turn: Turn | None = None
+        self.turn: Waited | None = None
         self.usage: Usage | None = None
 
     def observe(self, usage: Usage) -> None:

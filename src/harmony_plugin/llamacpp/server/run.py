@@ -20,11 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from ...api.hosted import HostedTools
 from ...settings import suspects
 from .. import ProcessorFactory
 from . import about, stock
 from .app import create_app, create_host
 from .host import Host, Progress
+from .mcp import find_tools
 from .settings import Chosen, Flags, ModelSettings, ServerSettings, SettingsError, complain, read_settings, say
 from .store_file import StoreError
 
@@ -62,8 +64,9 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host = create_host(chosen.models, chosen.server.max_queue, factory, chosen.server.models_max)
     try:
-        app = create_app(host, chosen.server)
-    except StoreError as error:
+        mcp_tools = None if chosen.mcp is None else find_tools(chosen.mcp)
+        app = create_app(host, chosen.server, mcp_tools)
+    except (SettingsError, StoreError) as error:
         complain(str(error))
         sys.exit(WRONG_SETTINGS)
     config = uvicorn.Config(
@@ -90,7 +93,7 @@ def main(
         sys.exit(NO_ADDRESS)
     _load(host, chosen.models)
     try:
-        _Listener(config, host, chosen.server).run(sockets)
+        _Listener(config, host, chosen.server, None if mcp_tools is None else mcp_tools.hosted).run(sockets)
     except OSError as error:  # somebody else began to listen while the model was loaded
         complain(_not_bound(chosen, error))
         sys.exit(NO_ADDRESS)
@@ -152,8 +155,11 @@ def interruptible() -> Iterator[Callable[[], None]]:
 class _Listener(uvicorn.Server):
     """Says what is served, once it is."""
 
-    def __init__(self, config: uvicorn.Config, host: Host, settings: ServerSettings) -> None:
+    def __init__(
+        self, config: uvicorn.Config, host: Host, settings: ServerSettings, hosted: HostedTools | None
+    ) -> None:
         super().__init__(config)
+        self._hosted = hosted
         self._host = host
         self._settings = settings
 
@@ -162,7 +168,8 @@ class _Listener(uvicorn.Server):
         scheme = "https" if self.config.is_ssl else "http"
         port = sockets[0].getsockname()[1] if sockets else self.config.port
         keyed, ui = bool(self._settings.api_keys), self._settings.ui
-        for line in about.banner(self._host, scheme, self.config.host, port, keyed=keyed, ui=ui):
+        told = {"keyed": keyed, "ui": ui}
+        for line in about.banner(self._host, scheme, self.config.host, port, **told, hosted=self._hosted):
             say(line)
 
 

@@ -22,9 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional, get_args
 
 import platformdirs
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from ...api.defaults import Defaults
+from ...core import BUILTIN_RECIPIENTS
 from ...prompts import REASONING_EFFORTS, PromptOptions
 from ...settings import Settings, read, shown_default
 from ...versions import VersionFlag
@@ -34,6 +44,8 @@ from . import stock
 __all__ = [
     "FlagSettings",
     "Flags",
+    "McpServer",
+    "McpSettings",
     "ModelSettings",
     "ServerSettings",
     "SettingsError",
@@ -347,10 +359,72 @@ class FlagSettings(ServerSettings, ModelSettings):
     """One server with one model: what the flags and the environment can say."""
 
 
+class McpServer(BaseModel):
+    """An MCP server: a command that is run, or a URL. `tools`: those that models may call as functions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: Optional[str] = None
+    args: list[str] = []
+    env: dict[str, str] = {}
+    cwd: Optional[str] = None
+    url: Optional[str] = None
+    headers: dict[str, str] = {}
+    tools: list[str] = []
+
+    @model_validator(mode="after")
+    def _has_one_way(self) -> McpServer:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("a server has either a `command` or a `url`")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("`url` begins with http:// or https://")
+        return self
+
+
+class McpSettings(BaseModel):
+    """Tools that the server runs itself, by MCP.
+
+    Attributes:
+        servers: by their labels.
+        builtin: gpt-oss's own tools (`python`, `browser.search`, …) and what answers their calls, as `server.tool`.
+        rounds: most rounds of calls for one request; then the answer is due.
+        seconds: most that a call may take.
+        output: most characters that are shown of what it gave.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    servers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], McpServer] = Field(min_length=1)
+    builtin: dict[str, str] = {}
+    rounds: int = Field(default=8, ge=1)
+    seconds: float = Field(default=60, gt=0)
+    output: int = Field(default=20_000, ge=1)
+
+    @model_validator(mode="after")
+    def _names_what_there_is(self) -> McpSettings:
+        for recipient, given in self.builtin.items():
+            if recipient not in BUILTIN_RECIPIENTS:
+                known = ", ".join(BUILTIN_RECIPIENTS)
+                raise ValueError(f"`builtin` knows {known}, not {recipient!r}{did_you_mean(recipient, self.builtin)}")
+            server, _, tool = given.partition(".")
+            if server not in self.servers or not tool:
+                raise ValueError(f"`builtin`: {given!r} is not `server.tool` of one of {', '.join(self.servers)}")
+        missing = [name for name in BUILTIN_RECIPIENTS if name.startswith("browser.") and name not in self.builtin]
+        if 0 < len(missing) < len(BUILTIN_RECIPIENTS) - 1:
+            raise ValueError(f"`builtin`: gpt-oss knows its browser as one: {', '.join(missing)} is missing, too")
+        return self
+
+    def recipients(self) -> dict[str, tuple[str, str]]:
+        """The server and the tool that answer each recipient."""
+        pairs = {recipient: given.partition(".") for recipient, given in self.builtin.items()}
+        return {recipient: (server, tool) for recipient, (server, _, tool) in pairs.items()}
+
+
 class ConfigFile(ServerSettings):
-    """A config file: the server's settings and a list of models."""
+    """A config file: the server's settings, a list of models, and what no flag can say."""
 
     models: list[ModelSettings] = Field(default=[], description="Model configs")
+    mcp: Optional[McpSettings] = Field(default=None, description="Tools that the server runs itself.")
 
 
 @dataclass(frozen=True)
@@ -358,6 +432,7 @@ class Chosen:
     """What `read_settings` found.
 
     Attributes:
+        mcp: the tools that the server runs itself.
         ignored: flags that were given and are not read, since a config file replaces them.
     """
 
@@ -366,6 +441,7 @@ class Chosen:
     host: str
     port: int
     arguments: argparse.Namespace
+    mcp: McpSettings | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -389,12 +465,14 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
     arguments = parser.read(argv)
 
     config_file = os.environ.get("CONFIG_FILE", arguments.config_file)
+    mcp = None
     try:
         if config_file:
             written = _read_config(config_file)
             more_keys = _take_more_keys(written)
             config = ConfigFile.model_validate(written)
-            server, models = ServerSettings.model_validate(config.model_dump(exclude={"models"})), config.models
+            server = ServerSettings.model_validate(config.model_dump(exclude={"models", "mcp"}))
+            models, mcp = config.models, config.mcp
             if not models:
                 raise SettingsError(f"{config_file}: `models` is empty: list at least one model")
         else:
@@ -423,7 +501,7 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         raise SettingsError(f"PORT: not a port: {port!r}")
     given = [name for name in FlagSettings.model_fields if getattr(arguments, name, None) is not None]
     ignored = tuple(f"--{name}" for name in given) if config_file else ()
-    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, ignored)
+    return Chosen(server, models, os.environ.get("HOST", server.host), int(port), arguments, mcp, ignored)
 
 
 def _take_more_keys(given: dict[str, Any]) -> list[str]:
@@ -497,7 +575,8 @@ def _explain(error: ValidationError, config_file: str | None) -> str:
             where = f"{path.removesuffix('.model')}: " if config_file else ""
             found.append(f"{where}no model given (--model FILE.gguf, MODEL, or `model` in a config file)")
         elif item["type"] == "extra_forbidden":
-            known: type[Any] = ModelSettings if item["loc"][0] == "models" else ConfigFile
+            inner = {"models": ModelSettings, "mcp": McpSettings if len(item["loc"]) == 2 else McpServer}
+            known: type[Any] = inner.get(str(item["loc"][0]), ConfigFile) if len(item["loc"]) > 1 else ConfigFile
             found.append(f"{path}: unknown setting{did_you_mean(str(item['loc'][-1]), known.model_fields)}")
         else:
             found.append(f"{path}: {item['msg']}")
