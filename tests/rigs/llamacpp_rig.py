@@ -287,6 +287,12 @@ def events(http: httpx.Client, path: str, fields: Mapping[str, Any]) -> list[dic
     return found
 
 
+def chat_text(lines: Iterable[str]) -> str:
+    """The answer that the lines of a chat stream add up to."""
+    found = (line.removeprefix("data: ") for line in lines if line.startswith("data: {"))
+    return Seen.of_chunks(map(ChatCompletionChunk.model_validate_json, found)).content or ""
+
+
 def items_and_text(
     http: httpx.Client, path: str, body: dict[str, Any], script: str
 ) -> tuple[list[dict[str, Any]], str]:

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ... import __version__
 from ...api import debug, messages, responses
-from ...api.errors import ClientGone, Unauthorized
+from ...api.errors import ClientGone, Stopping, Unauthorized
 from ...api.hosted import HostedTools
 from ...api.reply import Usage, Writer
 from ...api.tools import Toolbox
@@ -123,7 +123,7 @@ def create_app(host: Host, settings: ServerSettings, mcp_tools: McpTools | None 
         allow_headers=["*"],
         expose_headers=["x-request-id", "request-id", MODEL_HEADER, ISSUES_HEADER, "retry-after"],
     )
-    app.add_middleware(_Observed, metrics=server.metrics)
+    app.add_middleware(_Observed, metrics=server.metrics, host=host)
     app.include_router(server.router(app.openapi))
     if settings.ui:
         app.include_router(ui.router())
@@ -216,6 +216,7 @@ class _Server:
 
     async def admit(self, request: Request) -> None:
         """What requests to the stock routes pass: the model that they name, and the line."""
+        self._check_open()
         given: Any = None
         with contextlib.suppress(ValueError):  # the route refuses what is no JSON
             given = await request.json()
@@ -223,6 +224,15 @@ class _Server:
         alias = self._choose(request, named if isinstance(named, str) else None)
         tokens.check(given, self.host.vocabulary_size)
         self.host.line.check(alias)
+
+    def _check_open(self) -> None:
+        """Whether new requests are taken.
+
+        Raises:
+            Stopping: no; those under way go on.
+        """
+        if self.host.draining:
+            raise Stopping
 
     def _choose(self, request: Request, named: str | None) -> str:
         """The alias of the model that answers; the reply's header tells it.
@@ -260,6 +270,8 @@ class _Server:
         return {"status": "ok"}
 
     async def readyz(self) -> JSONResponse:
+        if self.host.draining:
+            return JSONResponse({"status": "stopping"}, 503)
         ready = self.host.ready
         return JSONResponse({"status": "ready" if ready else "no model loaded"}, 200 if ready else 503)
 
@@ -479,7 +491,9 @@ class _Server:
 
         Raises:
             ClientGone: when the client did not wait.
+            Stopping: when the server is about to end.
         """
+        self._check_open()
         model = self._choose(request, given.get("model"))
         record: Record = request.scope[RECORD]
         record.streamed = bool(given.get("stream"))
@@ -625,9 +639,10 @@ RECORD = "harmony_plugin.record"
 class _Observed:
     """ASGI middleware: a request id and the model's name on every reply, and the record of every request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, host: Host) -> None:
         self._app = app
         self._metrics = metrics
+        self._host = host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -642,6 +657,8 @@ class _Observed:
                 headers["x-request-id"] = headers["request-id"] = record.identifier
                 if record.model is not None:
                     headers[MODEL_HEADER] = quote(record.model, safe=" !#$&'()*+,/:;=?@[]")
+                if self._host.draining:  # what comes next on this connection would find nobody
+                    headers["connection"] = "close"
             await send(message)
 
         try:
