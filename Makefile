@@ -9,7 +9,7 @@ COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation clean
+.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation balanced hosts clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -19,6 +19,8 @@ help:
 	@echo "make soak         the long runs in full: a million tokens, 100,000 streams; 1,000 requests, 16 at once"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
+	@echo "make balanced     two llama.cpp servers behind nginx and HAProxy: sticky conversations, a rolling restart"
+	@echo "make hosts        vLLM's data parallel over two hosts (network namespaces, needs root), one of which goes"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
@@ -77,6 +79,12 @@ bench: $(VENV)/.test
 bench-servers: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_servers.py
 	$(BIN)/python benchmarks/llamacpp_many.py
+
+balanced: $(VENV)/.test
+	$(BIN)/python benchmarks/llamacpp_balanced.py
+
+hosts: $(VENV)/.test
+	$(BIN)/python benchmarks/vllm_hosts.py
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet atheris

@@ -1,15 +1,15 @@
-"""Several llama.cpp servers behind nginx and HAProxy: what sticky conversations save, and a rolling restart under load.
+"""Several llama.cpp servers behind nginx and HAProxy: what sticky conversations save, a rolling restart under load.
 
-Two real servers with the tiny model on this machine's loopback, what they say scripted, behind a balancer that is run by
-its file in `examples/deploy/balancer` (with other ports). It needs the programs `nginx` and `haproxy`; what is not
+Two real servers with the tiny model on this machine's loopback, what they say scripted, behind a balancer that is run
+by its file in `examples/deploy/balancer` (with other ports). It needs the programs `nginx` and `haproxy`; what is not
 installed is left out.
 
 - Chats of some turns, several at once, each turn asked by OpenAI's client with everything said so far: prompt tokens,
   and those that the server had to evaluate, with conversations that stay at their server and with servers that take
   turns.
-- A rolling restart: both servers, one after the other, are told to stop, and started again, while clients ask for chats,
-  responses (that go on by `previous_response_id`; the servers share the file) and messages, half of them streamed. No
-  client retries; each reply is compared with what was scripted.
+- A rolling restart: both servers, one after the other, are told to stop, and started again, while clients ask for
+  chats, responses (that go on by `previous_response_id`; the servers share the file) and messages, half of them
+  streamed. No client retries; each reply is compared with what was scripted.
 
     python benchmarks/llamacpp_balanced.py [--chats 16] [--turns 8] [--clients 6]
 """
@@ -52,6 +52,8 @@ def servers(folder: Path, ports: list[int]) -> Iterator[list[ServerProcess]]:
     """The servers, started; they can be stopped and entered anew."""
     scripts = write_scripts(folder / "scripts.jsonl")
     flags = ["--script", str(scripts), "--model", str(build_model()), "--model_alias", "tiny", "--n_ctx", "65536"]
+    # Longer than any reply takes on a busy machine.
+    flags += ["--drain_seconds", "300"]
     flags += [*ONE_THREAD, "--responses_file", str(folder / "responses.sqlite"), "--reasoning_key", "shared"]
     with contextlib.ExitStack() as stack:
         started = []
@@ -169,7 +171,7 @@ async def asked_message(client: anthropic.AsyncAnthropic, stream: bool, headers:
 
 async def client_of(number: int, url: str, load: Load) -> None:
     """Asks one thing after the other, on one API, until the load is over."""
-    common: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 120}
+    common: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 600}
     async with (
         openai.AsyncOpenAI(base_url=f"{url}/v1", **common) as gpt,
         anthropic.AsyncAnthropic(base_url=url, **common) as claude,
@@ -202,7 +204,7 @@ async def restarted(running: list[ServerProcess]) -> None:
     for server in running:
         began = time.monotonic()
         server.process.terminate()
-        code = await asyncio.to_thread(server.process.wait, 120)
+        code = await asyncio.to_thread(server.process.wait, 600)
         ended = time.monotonic() - began
         server.log.close()
         await asyncio.to_thread(server.__enter__)
@@ -232,11 +234,9 @@ async def roll(balancer: Balancer, running: list[ServerProcess], clients: int) -
     apis = ", ".join(f"{number} {api}" for api, number in sorted(load.answered.items()))
     print(f"  {balancer.name}: {count} requests exact ({apis}) in {spent:.0f} s, {len(load.failed)} failed")
     if balancer.name == "nginx":
-        again = [(status, tries) for _, status, tries in balancer.tries() if len(tries) > 1]
-        kinds = ", ".join(
-            f"{number} x {tries}" for tries, number in Counter(" then ".join(t) for _, t in again).items()
-        )
-        print(f"  asked at a second server: {len(again)} ({kinds})")
+        again = Counter(" then ".join(tries) for *_, tries in balancer.tries() if len(tries) > 1)
+        kinds = ", ".join(f"{number} x {tries}" for tries, number in again.items())
+        print(f"  asked at a second server: {again.total()} ({kinds})")
     for line in load.failed[:10]:
         print("    " + line, file=sys.stderr)
     return not load.failed
