@@ -76,6 +76,7 @@ def main(
         ssl_keyfile=chosen.server.ssl_keyfile,
         ssl_certfile=chosen.server.ssl_certfile,
         timeout_graceful_shutdown=GRACE,
+        ws_max_size=chosen.server.max_body_mb << 20,
         log_config=None,  # as the rest
         access_log=False,  # there is a line for each request, which says more
     )
