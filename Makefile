@@ -104,6 +104,7 @@ verify-servers: $(VENV)/.test
 agents: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet mcp
 	$(BIN)/python -m agents --write
+	$(BIN)/python -m agents.compaction
 
 matrix: $(VENV)/.test
 	$(BIN)/python scripts/matrix.py

@@ -18,8 +18,8 @@ from pathlib import Path
 DEPLOY = Path(__file__).resolve().parent.parent / "examples" / "deploy"
 PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"))
 YAML = "{extends: default, rules: {document-start: disable, line-length: {max: 120}}}"
-NGINX = "pid {0}/pid; error_log stderr; events {{}} http {{ access_log off; client_body_temp_path {0}/a; proxy_temp_path {0}/b; "
-NGINX += "fastcgi_temp_path {0}/c; scgi_temp_path {0}/d; uwsgi_temp_path {0}/e; include {1}; }}"
+NGINX = "pid {0}/pid; error_log stderr; events {{}} http {{ access_log off; client_body_temp_path {0}/a; "
+NGINX += "proxy_temp_path {0}/b; fastcgi_temp_path {0}/c; scgi_temp_path {0}/d; uwsgi_temp_path {0}/e; include {1}; }}"
 
 
 def commands(folder: Path) -> Iterator[list[str]]:

@@ -134,6 +134,7 @@ SCRIPTS: list[dict[str, Any]] = [
             {"raw": answer("It is 21 C.")},
         ],
     },
+    {"id": "summary", "raw": answer("The weather of Paris was asked for: 21 C.", "What mattered?")},
     {"id": "program", "raw": call("exec", '{"input":"text(1)"}')},
     {
         "id": "bash-loop",

@@ -8,6 +8,7 @@ serve gpt-oss, and never in `summary`; `tools` knows the tools that the API defi
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
@@ -25,11 +26,13 @@ from .hosted import HostedTool, HostedTools, ToolResult, failure
 from .reply import Ending, Piece, Usage, Writer
 from .tools import Toolbox
 
-__all__ = ["ResponseWriter", "ResponsesRequest", "check", "input_items", "resolve", "to_chat"]
+__all__ = ["ResponseWriter", "ResponsesRequest", "WarmUp", "check", "input_items", "new_id", "resolve", "to_chat"]
 
 Json: TypeAlias = "dict[str, Any]"
 
 ENCRYPTED = "reasoning.encrypted_content"
+SUMMARY = "Of this conversation, what is not shown above was left out to save room. This is its summary:\n\n"
+"""What the model is shown in front of the summary that a `compaction` item holds."""
 
 
 class Reasoning(BaseModel):
@@ -57,6 +60,7 @@ class ResponsesRequest(BaseModel):
     stream: bool | None = None
     store: bool | None = None
     background: bool | None = None
+    generate: bool | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -202,7 +206,7 @@ def _input_item(item: Json) -> Json:
     item = {"status": "completed", **item}
     if isinstance(item.get("id"), str):
         return item
-    return {**item, "id": _id(ID_PREFIXES.get(str(kind), str(kind)))}
+    return {**item, "id": new_id(ID_PREFIXES.get(str(kind), str(kind)))}
 
 
 BRINGING = ("additional_tools", "tool_search_output")
@@ -216,6 +220,7 @@ ID_PREFIXES = {
     "shell_call": "sc",
     "apply_patch_call": "apc",
     "tool_search_call": "tsc",
+    "compaction": "cmp",
     "mcp_call": "mcp",
     "mcp_list_tools": "mcpl",
 }
@@ -253,7 +258,9 @@ def to_chat(
         chat["tool_choice"] = choice
     if request.reasoning is not None and request.reasoning.effort is not None:
         chat["reasoning_effort"] = request.reasoning.effort
-    if request.max_output_tokens is not None:
+    if request.generate is False:
+        chat["max_completion_tokens"] = 1  # the least there is: the prompt is what is wanted
+    elif request.max_output_tokens is not None:
         chat["max_completion_tokens"] = request.max_output_tokens
     if request.text is not None and request.text.format is not None:
         shape = request.text.format
@@ -286,30 +293,42 @@ class _Input(Conversation):
         self._hosted = hosted
         self._toolbox = toolbox
         self._unseal = unseal
+        self._readers: dict[str, Callable[[Json, str], None]] = {
+            "tool_search_output": self._found,
+            "mcp_call": self._hosted_call,
+            "compaction": self._compaction,
+        }
 
     def add(self, items: Sequence[Json], earlier: int) -> None:
         """Read `items`, of which the first `earlier` are not the request's own."""
         said = (i for i, item in enumerate(items) if item.get("type", "message") == "message")
         newest = max((i for i in said if items[i].get("role") == "user"), default=-1)
+        compacted = max((i for i, item in enumerate(items) if item.get("type") == "compaction"), default=-1)
         for i, item in enumerate(items):
             where = f"input[{i - earlier}]" if i >= earlier else "previous_response_id"
             kind = item.get("type", "message")
+            if i < compacted and (kind != "message" or item.get("role") == "assistant"):
+                continue  # the summary has it
             if kind == "message":
                 self._message(item, where, media=i != newest)
             elif kind == "reasoning":
                 self._reasoning(item, where, past=i < newest)
-            elif kind in CALLS:
-                self._call(kind, item, where)
-            elif kind == "tool_search_output":
-                self._found(item, where)
-            elif isinstance(kind, str) and kind.removesuffix("_output") in CALLS:
-                self._result(kind, item, where)
-            elif kind == "mcp_call":
-                self._hosted_call(item, where)
+            elif kind == "compaction_trigger":
+                if earlier <= i < len(items) - 1:
+                    raise RequestError(f"{where}: compaction_trigger is not the last item.", where, "invalid_value")
             elif kind not in (*BRINGING, "mcp_list_tools"):  # what is on offer now is what counts
-                raise RequestError(
-                    f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value"
-                )
+                self._reader(kind, where)(item, where)
+
+    def _reader(self, kind: Any, where: str) -> Callable[[Json, str], None]:
+        """What reads items of a kind that need nothing but themselves."""
+        if isinstance(kind, str):
+            if kind in self._readers:
+                return self._readers[kind]
+            if kind in CALLS:
+                return functools.partial(self._call, kind)
+            if kind.removesuffix("_output") in CALLS:
+                return functools.partial(self._result, kind)
+        raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
 
     def _message(self, item: Json, where: str, *, media: bool) -> None:
         role = item.get("role")
@@ -328,14 +347,16 @@ class _Input(Conversation):
         if thought is None:
             thought = _reasoning_text(item, where)
             if sealed and not thought and not past:  # what led to an answer is not shown again
-                raise RequestError(
-                    f"{where}.encrypted_content cannot be read: another server or key made it, or this server was "
-                    "started anew. Leave the item out.",
-                    f"{where}.encrypted_content",
-                    "invalid_encrypted_content",
-                )
+                raise _sealed(where, "Leave the item out.")
         if thought:
             self.reasoning(thought)
+
+    def _compaction(self, item: Json, where: str) -> None:
+        summary = self._unseal(string_of(item, "encrypted_content", where, filled=True))
+        if summary is None:
+            raise _sealed(where, "Send the conversation itself; `reasoning_key` lets such items outlive a server.")
+        # As the user's: behind a word of the assistant's own, it would have nothing more to say.
+        self.say("user", f"{SUMMARY}{summary}")
 
     def _call(self, kind: str, item: Json, where: str) -> None:
         call: Json = {"id": string_of(item, "call_id", where, filled=True), "type": "function"}
@@ -379,6 +400,15 @@ class _Input(Conversation):
         names = [name for tool in item["tools"] for name in self._toolbox.names(tool)]
         text = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
         self.result(string_of(item, "call_id", where, filled=True), text)
+
+
+def _sealed(where: str, advice: str) -> RequestError:
+    return RequestError(
+        f"{where}.encrypted_content cannot be read: another server or key made it, or this server was started anew. "
+        f"{advice}",
+        f"{where}.encrypted_content",
+        "invalid_encrypted_content",
+    )
 
 
 def _error_text(error: Any) -> str:
@@ -569,9 +599,9 @@ class ResponseWriter(Writer):
         index = len(self.response["output"])
         item: Json
         if kind == "reasoning":
-            item = {"id": _id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
+            item = {"id": new_id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
         else:
-            item = {"id": _id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
+            item = {"id": new_id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
             preamble = self._message is not None and self._message.channel == "commentary"
             item["phase"] = "commentary" if preamble else "final_answer"
         self._open = _Open(index, item)
@@ -601,7 +631,7 @@ class ResponseWriter(Writer):
         assert opened.call is not None
         assert opened.tool is not None
         item = opened.tool.item("".join(opened.text))
-        named = {"id": opened.item.get("id") or _id(ID_PREFIXES[item["type"]]), "call_id": opened.call.id}
+        named = {"id": opened.item.get("id") or new_id(ID_PREFIXES[item["type"]]), "call_id": opened.call.id}
         return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
 
     def _close(self, status: str) -> Iterator[Json]:
@@ -632,7 +662,7 @@ class ResponseWriter(Writer):
 
     def _begin_hosted(self, call: ToolCallDelta, hosted: HostedTool) -> Iterator[Json]:
         item: Json = {
-            "id": _id("mcp"),
+            "id": new_id("mcp"),
             "type": "mcp_call",
             "approval_request_id": None,
             "arguments": "",
@@ -707,19 +737,26 @@ class ResponseWriter(Writer):
         return item
 
 
+class WarmUp(ResponseWriter):
+    """The reply to ``generate: false``: nothing is written, and a later request may go on from it."""
+
+    def feed(self, piece: Piece) -> Iterator[Json]:
+        return iter(())
+
+
 def _tool_list(server: str, offered: Sequence[HostedTool]) -> Json:
     listed = [
         {"name": tool.name, "description": tool.description, "input_schema": tool.parameters, "annotations": None}
         for tool in offered
     ]
-    return {"id": _id("mcpl"), "type": "mcp_list_tools", "server_label": server, "tools": listed, "error": None}
+    return {"id": new_id("mcpl"), "type": "mcp_list_tools", "server_label": server, "tools": listed, "error": None}
 
 
 def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox, sampling: Mapping[str, float]) -> Json:
     """The response before it says anything, with every field that the Open Responses specification asks for."""
     given = request.model_dump()
     return {
-        "id": _id("resp"),
+        "id": new_id("resp"),
         "object": "response",
         "created_at": int(time.time()),
         "completed_at": None,
@@ -760,5 +797,6 @@ def _part(item: Json, text: str, logprobs: list[Json]) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def _id(prefix: str) -> str:
+def new_id(prefix: str) -> str:
+    """An id that nothing else has."""
     return f"{prefix}_{secrets.token_hex(16)}"

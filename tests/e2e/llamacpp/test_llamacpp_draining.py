@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from faulty_clients import until
 from llamacpp_rig import LONG, ONE_THREAD, chat_text, scripted
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
@@ -84,10 +87,31 @@ def test_what_runs_is_finished_and_nothing_new_is_begun(tmp_path: Path) -> None:
         assert "stopping: 2 under way, 25 s for them" in server.output()
 
 
-def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path, "1") as server, httpx.Client(base_url=server.url, timeout=120) as http:
-        assert http.get("/readyz").status_code == 200  # and the connection stays open
+def test_connections_that_stay_open(tmp_path: Path) -> None:
+    """A WebSocket's reply is finished, and what comes next on it is not begun; idle connections hold up nothing."""
+    with (
+        serving(tmp_path, "1") as server,
+        httpx.Client(base_url=server.url, timeout=120) as http,
+        connect(server.url.replace("http", "ws") + RESPONSES) as idle,
+        connect(server.url.replace("http", "ws") + RESPONSES) as socket,
+    ):
+        assert http.get("/readyz").status_code == 200
+        ask = json.dumps({"type": "response.create", **body(RESPONSES, "long")})
+        socket.send(ask)
+        assert json.loads(socket.recv(120))["type"] == "response.created"
         server.process.send_signal(signal.SIGTERM)
+        until(lambda: stopping(http), seconds=60)
+        socket.send(ask)
+        events = []
+        with pytest.raises(ConnectionClosed, match="1012"):  # the service restarts
+            while True:
+                events.append(json.loads(socket.recv(120)))
+        (completed,) = [event for event in events if event["type"] == "response.completed"]
+        assert completed["response"]["output"][-1]["content"][0]["text"] == LONG
+        # Nothing, or that it is refused.
+        assert {event.get("status") for event in events[events.index(completed) + 1 :]} <= {503}
+        with pytest.raises(ConnectionClosed, match="1012"):
+            idle.recv(120)
         assert server.process.wait(60) == 0
 
 

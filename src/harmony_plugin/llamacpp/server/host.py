@@ -441,6 +441,8 @@ class Host:
         self._prepare = prepare
         self._models = stock.Models(self._brought, self._gone, self.resolve, self._in_use, most)
         self._ready = False
+        #: Requests that were received and not yet answered to their end.
+        self.under_way = 0
         #: No new requests are taken.
         self.draining = False
         #: What runs is ended.

@@ -79,6 +79,7 @@ def main(
         ssl_keyfile=chosen.server.ssl_keyfile,
         ssl_certfile=chosen.server.ssl_certfile,
         timeout_graceful_shutdown=GRACE,
+        ws_max_size=chosen.server.max_body_mb << 20,
         log_config=None,  # as the rest
         access_log=False,  # there is a line for each request, which says more
     )
@@ -190,7 +191,7 @@ class _Listener(uvicorn.Server):
 
     def _finished(self, left: float) -> bool:
         """Whether nothing is under way any more, or it was ended and has had its time. `left`: seconds until it is."""
-        running = len(self.server_state.tasks)
+        running = self._host.under_way
         if running and not self._told:
             self._told = True
             log.info("stopping: %d under way, %.0f s for them", running, max(0.0, left))
