@@ -198,8 +198,10 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     print(f"{machine}, Python {platform.python_version()}, Ray {ray.__version__}")
     with tempfile.TemporaryDirectory() as work:
-        source = Path(work) / "replies"
+        small, source = Path(work) / "a few", Path(work) / "replies"
+        small.mkdir()
         source.mkdir()
+        write(small, 100, 2)
         tokens, total = write(source, arguments.replies, arguments.files)
         expected = (arguments.replies, total)
         print(
@@ -209,9 +211,10 @@ def main() -> None:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:
             ray.init(address=cluster.address, log_to_driver=False, logging_level="warning")
-            run(source, Path(work) / "warm-up")
+            run(small, Path(work) / "warm-up")
             measure(source, Path(work) / "one worker", expected, tokens)
             cluster.add_node(num_cpus=1)
+            run(small, Path(work) / "warm-up of two")
             measure(source, Path(work) / "two workers", expected, tokens)
             measure(source, Path(work) / "two workers, one killed", expected, tokens, kill_after=5.0)
             interrupted(source, Path(work) / "interrupted", cluster.address, expected, arguments.files / 3)
