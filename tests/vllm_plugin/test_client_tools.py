@@ -245,6 +245,7 @@ def streamed(toolbox: Any, name: str, arguments: str) -> list[dict[str, Any]]:
         logprobs=[],
         sequence_number=0,
     )
+    whole = {"name": name, "arguments": arguments}
     half = len(arguments) // 2
     told = [
         ResponseOutputItemAddedEvent(type="response.output_item.added", item=called(name, "", "in_progress"), **item),
@@ -252,9 +253,7 @@ def streamed(toolbox: Any, name: str, arguments: str) -> list[dict[str, Any]]:
             ResponseFunctionCallArgumentsDeltaEvent(type="response.function_call_arguments.delta", delta=part, **place)
             for part in (arguments[:half], arguments[half:])
         ),
-        ResponseFunctionCallArgumentsDoneEvent(
-            type="response.function_call_arguments.done", arguments=arguments, **place, **{"name": name}
-        ),
+        ResponseFunctionCallArgumentsDoneEvent(type="response.function_call_arguments.done", **place, **whole),
         ResponseOutputItemDoneEvent(type="response.output_item.done", item=called(name, arguments), **item),
     ]
     calls = Calls(toolbox)

@@ -60,7 +60,8 @@ def ask(server: Server, script: list[int], items: list[Any], stream: bool = Fals
     for kind in ("response.output_item.added", "response.output_item.done"):
         items = [event.item for event in told if event.type == kind]
         assert [(item.type, item.id) for item in items] == [(item.type, item.id) for item in response.output]
-    assert items[-1].model_dump() == response.output[-1].model_dump()
+    last, done = sent(response.output[-1]), sent(items[-1])
+    assert {field: done[field] for field in last} == last  # vLLM tells more of a plain function's
     assert [tool.type for tool in told[0].response.tools] == [tool.type for tool in response.tools]
     return response
 
