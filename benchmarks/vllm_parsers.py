@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import logging
+import os
+import platform
 import random
 import sys
 import time
@@ -35,6 +38,13 @@ def reply(encoding: Any, length: int) -> list[int]:
     return head + text[: half - len(head)] + middle + text[half : half + body - (half - len(head))] + end
 
 
+def machine() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    python = platform.python_version()
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {python}"
+
+
 def best(run: Callable[[], float], runs: int) -> float:
     gc.collect()
     run()
@@ -45,6 +55,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--lengths", type=int, nargs="+", default=[1_000, 10_000, 40_000, 100_000])
     arguments.add_argument("--runs", type=int, default=3)
+    arguments.add_argument("--json", action="store_true", help="figures as JSON")
     options = arguments.parse_args()
 
     logging.disable(logging.WARNING)
@@ -81,9 +92,11 @@ def main() -> int:
         parser.parse("", request, model_output_token_ids=ids)
         return time.thread_time() - begin
 
-    print("| reply (tokens) | call | vLLM's parser (us/token) | harmony-plugin (us/token) | ratio |")
-    print("| ---: | --- | ---: | ---: | ---: |")
+    if not options.json:
+        print("| reply (tokens) | call | vLLM's parser (us/token) | harmony-plugin (us/token) | ratio |")
+        print("| ---: | --- | ---: | ---: | ---: |")
     missed = False
+    rows = []
     for length in options.lengths:
         ids = reply(encoding, length)
         assert len(ids) == length
@@ -96,11 +109,18 @@ def main() -> int:
             target = TARGETS.get(length, (0.0, 0.0))[place]
             missed |= stock / plugin < target
             note = f" (target {target:g})" if target else ""
+            each = [round(seconds / length * 1e6, 4) for seconds in (plugin, stock)]
+            rows.append({"way": name, "length": length, "ours_us": each[0], "peer_us": each[1]})
+            if options.json:
+                continue
             print(
                 f"| {length:,} | {name} | {stock / length * 1e6:.2f} | {plugin / length * 1e6:.3f} "
                 f"| {stock / plugin:.1f}x{note} |",
                 flush=True,
             )
+    if options.json:
+        print(json.dumps({"machine": machine(), "rows": rows}))
+        return 0
     return int(missed)
 
 

@@ -88,7 +88,7 @@ SHAPES = (
     Shape("the same, `json` a bare word", f"{_ROLE} json<|message|>"),
     Shape("analysis in front", f"{_CHANNEL} <|constrain|>json<|message|>", _THOUGHT),
     Shape("analysis and a preamble in front", f"{_ROLE} <|constrain|>json<|message|>", _THOUGHT + _PLAN),
-    Shape("calls end with `<|end|>`", f"{_CHANNEL} <|constrain|>json<|message|>", _THOUGHT, "<|end|>"),
+    Shape(r"calls end with `<\|end\|>`", f"{_CHANNEL} <|constrain|>json<|message|>", _THOUGHT, "<|end|>"),
 )
 
 

@@ -36,20 +36,26 @@ SHORT = {"holds": "ok", "fails": "**fails**", "cannot tell": "?", "not served": 
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[str]:
-    script = str(write_answers(folder / "answers.jsonl"))
-    flags = ["-m", "harmony_plugin.demo.server", "--script", script, "--model", str(build_model()), *MODEL]
+def ours(folder: Path, script: Path) -> Iterator[str]:
+    flags = ["-m", "harmony_plugin.demo.server", "--script", str(script), "--model", str(build_model()), *MODEL]
     with ServerProcess(flags) as server:
         yield server.url
 
 
 @contextmanager
-def stock_llamacpp(folder: Path) -> Iterator[str]:
-    script = str(write_answers(folder / "answers.jsonl"))
+def stock_llamacpp(folder: Path, script: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "conformance.stock_llama_server", script, "--model", str(build_model()), *MODEL]
+    command = [
+        sys.executable,
+        "-m",
+        "conformance.stock_llama_server",
+        str(script),
+        "--model",
+        str(build_model()),
+        *MODEL,
+    ]
     with (folder / "stock.log").open("w") as log:
         process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, cwd=ROOT)
         try:
@@ -66,17 +72,18 @@ def stock_llamacpp(folder: Path) -> Iterator[str]:
             process.wait(30)
 
 
-def vllm(parsers: tuple[str, ...]) -> Callable[[Path], Any]:
+def vllm(parsers: tuple[str, ...]) -> Callable[[Path, Path], Any]:
     @contextmanager
-    def server(folder: Path) -> Iterator[str]:
-        answers = ("VLLM_RIG_ANSWERS", str(write_answers(folder / "answers.jsonl")))
+    def server(folder: Path, script: Path) -> Iterator[str]:
+        answers = ("VLLM_RIG_ANSWERS", str(script))
         with running(Launch(parsers=parsers, environment=(answers,)), folder / "vllm.log") as started:
             yield started.url
 
     return server
 
 
-SERVERS: dict[str, Callable[[Path], Any]] = {
+#: Each takes a folder to write into, and the scripts of what the model says.
+SERVERS: dict[str, Callable[[Path, Path], Any]] = {
     "llama.cpp, ours": ours,
     "llama.cpp, stock": stock_llamacpp,
     "vLLM, plugin": vllm(PARSERS),
@@ -136,8 +143,10 @@ def main() -> None:
         if arguments.only and name not in arguments.only:
             continue
         print(f"== {name}", flush=True)
-        with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
-            found[name] = verified(url, Path(folder))
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            with server(folder, write_answers(folder / "answers.jsonl")) as url:
+                found[name] = verified(url, folder)
     told = table(found)
     print(told)
     if arguments.write:

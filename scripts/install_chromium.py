@@ -62,7 +62,7 @@ def chromium() -> Chromium:
         return Chromium(Path(found))
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise Unavailable("no chromium on the PATH, and the one of npm is for Linux on x86-64")
-    folder = _cache() / f"chromium-{VERSION}"
+    folder = cache() / f"chromium-{VERSION}"
     if not folder.is_dir():
         _install(folder)
     # A bare machine: the package brings fonts, and what it needs of NSS.
@@ -74,24 +74,18 @@ def chromium() -> Chromium:
     return Chromium(folder / "chromium", environment)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The folder that what was fetched is kept in."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harmony-plugin"
 
 
 def _install(folder: Path) -> None:
     """Fill `folder`. It appears whole or not at all, so several processes may do this at once."""
-    for program in ("npm", "node"):
-        if shutil.which(program) is None:
-            raise Unavailable(f"no chromium on the PATH, and no {program} to fetch one with")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".chromium-") as there:
-        fetched, made = Path(there, "package"), Path(there, "made")
-        fetched.mkdir()
+        made = Path(there, "made")
         made.mkdir()
-        _run(["npm", "pack", "--silent", "--pack-destination", str(fetched), PACKAGE], "fetch")
-        (archive,) = fetched.glob("*.tgz")
-        _extract(archive, fetched)
-        packed = fetched / "package" / "bin"
+        packed = npm_package(PACKAGE, Path(there)) / "bin"
         for name in ("chromium", "fonts.tar", "al2023.tar"):
             _run(["node", "-e", UNPACK, str(packed / f"{name}.br"), str(made / name)], "unpack")
             if name.endswith(".tar"):
@@ -106,19 +100,35 @@ def _install(folder: Path) -> None:
                 raise
 
 
+def npm_package(package: str, folder: Path) -> Path:
+    """Fetch an npm package (`name@version`) into a folder; gives where its files are.
+
+    Raises:
+        Unavailable: it cannot be fetched here.
+    """
+    for program in ("npm", "node"):
+        if shutil.which(program) is None:
+            raise Unavailable(f"no {program} to fetch {package} with")
+    _run(["npm", "pack", "--silent", "--pack-destination", str(folder), package], "fetch", package)
+    (archive,) = folder.glob("*.tgz")
+    _extract(archive, folder)
+    archive.unlink()
+    return folder / "package"
+
+
 def _extract(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
 
 
-def _run(command: Sequence[str], what: str) -> None:
+def _run(command: Sequence[str], what: str, package: str = PACKAGE) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"could not {what} {PACKAGE} in {TIMEOUT} s") from None
+        raise Unavailable(f"could not {what} {package} in {TIMEOUT} s") from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Unavailable(f"could not {what} {PACKAGE}: {said}")
+        raise Unavailable(f"could not {what} {package}: {said}")
 
 
 def main() -> int:

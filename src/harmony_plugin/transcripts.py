@@ -304,7 +304,10 @@ def parse_many(
         processes: how many to use; None: this one alone. Worth it from some thousand replies on. On systems that start
             processes anew (macOS, Windows), the caller's module needs ``if __name__ == "__main__"``.
         chunk_size: replies that are handed to a process at a time.
-        prompt, tools, options, decode: as of `parse`, of all replies.
+        prompt: as of `parse`; the same for all replies.
+        tools: likewise.
+        options: likewise.
+        decode: likewise.
 
     Raises:
         HarmonyParseError: strict mode met an issue, at the first reply that has one.

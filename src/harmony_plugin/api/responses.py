@@ -8,7 +8,6 @@ serve gpt-oss, and never in `summary`; `tools` knows the tools that the API defi
 
 from __future__ import annotations
 
-import functools
 import secrets
 import time
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
@@ -18,15 +17,30 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core import Message, RequestError, Started, Text, ToolCallDelta
-from ..prompts import content_text
+from ..prompts import content_text, custom_arguments
 from . import tools
 from .conversation import Conversation, string_of
 from .errors import from_validation
 from .hosted import HostedTool, HostedTools, ToolResult, failure
 from .reply import Ending, Piece, Usage, Writer
-from .tools import Toolbox
+from .tools import OfferedTool, Toolbox
 
-__all__ = ["ResponseWriter", "ResponsesRequest", "WarmUp", "check", "input_items", "new_id", "resolve", "to_chat"]
+__all__ = [
+    "ResponseWriter",
+    "ResponsesRequest",
+    "WarmUp",
+    "as_function",
+    "brought_tools",
+    "call_events",
+    "call_item",
+    "check",
+    "choice_of",
+    "input_items",
+    "is_call_or_result",
+    "new_id",
+    "resolve",
+    "to_chat",
+]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -148,16 +162,17 @@ def input_items(request: ResponsesRequest) -> list[Json]:
     return [_input_item(item) for item in given]
 
 
-def brought_tools(request: ResponsesRequest, earlier: Sequence[Json] = ()) -> dict[str, list[Json]]:
+def brought_tools(given: str | Sequence[Json], earlier: Sequence[Json] = ()) -> dict[str, list[Json]]:
     """The tools that items bring, by the items' paths: Codex sends all of its tools so, or finds them by a search.
 
     Args:
+        given: a request's input.
         earlier: as for `to_chat`.
 
     Raises:
         RequestError: an item's tools are no list of tools.
     """
-    given = [] if isinstance(request.input, str) else request.input
+    given = [] if isinstance(given, str) else given
     brought: dict[str, list[Json]] = {}
     for i, item in enumerate([*earlier, *given], -len(earlier)):
         if item.get("type") in BRINGING:
@@ -211,6 +226,7 @@ def _input_item(item: Json) -> Json:
 
 BRINGING = ("additional_tools", "tool_search_output")
 CALLS = ("function_call", "custom_tool_call", *tools.KINDS)
+RESULTS = ("tool_search_output", *(f"{call}_output" for call in CALLS if call != "tool_search_call"))
 ID_PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -294,7 +310,6 @@ class _Input(Conversation):
         self._toolbox = toolbox
         self._unseal = unseal
         self._readers: dict[str, Callable[[Json, str], None]] = {
-            "tool_search_output": self._found,
             "mcp_call": self._hosted_call,
             "compaction": self._compaction,
         }
@@ -316,7 +331,7 @@ class _Input(Conversation):
             elif kind == "compaction_trigger":
                 if earlier <= i < len(items) - 1:
                     raise RequestError(f"{where}: compaction_trigger is not the last item.", where, "invalid_value")
-            elif kind not in (*BRINGING, "mcp_list_tools"):  # what is on offer now is what counts
+            elif kind not in ("additional_tools", "mcp_list_tools"):  # what is on offer now is what counts
                 self._reader(kind, where)(item, where)
 
     def _reader(self, kind: Any, where: str) -> Callable[[Json, str], None]:
@@ -324,10 +339,8 @@ class _Input(Conversation):
         if isinstance(kind, str):
             if kind in self._readers:
                 return self._readers[kind]
-            if kind in CALLS:
-                return functools.partial(self._call, kind)
-            if kind.removesuffix("_output") in CALLS:
-                return functools.partial(self._result, kind)
+            if kind in (*CALLS, *RESULTS):
+                return self._function
         raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
 
     def _message(self, item: Json, where: str, *, media: bool) -> None:
@@ -358,20 +371,13 @@ class _Input(Conversation):
         # As the user's: behind a word of the assistant's own, it would have nothing more to say.
         self.say("user", f"{SUMMARY}{summary}")
 
-    def _call(self, kind: str, item: Json, where: str) -> None:
-        call: Json = {"id": string_of(item, "call_id", where, filled=True), "type": "function"}
-        if kind in tools.KINDS:
-            function = {"name": self._toolbox.offered(tools.KINDS[kind]), "arguments": tools.call_arguments(item)}
-            call["function"] = function
+    def _function(self, item: Json, where: str) -> None:
+        plain = as_function(item, where, self._toolbox)
+        if plain["type"] == "function_call":
+            function = {name: plain[name] for name in ("name", "arguments")}
+            self.call({"id": plain["call_id"], "type": "function", "function": function})
         else:
-            namespace = item.get("namespace")
-            name = string_of(item, "name", where, filled=True)
-            name = self._toolbox.offered(name, namespace if isinstance(namespace, str) and namespace else None)
-            if kind == "custom_tool_call":
-                call |= {"type": "custom", "custom": {"name": name, "input": string_of(item, "input", where)}}
-            else:
-                call["function"] = {"name": name, "arguments": string_of(item, "arguments", where)}
-        self.call(call)
+            self.result(plain["call_id"], plain["output"])
 
     def _hosted_call(self, item: Json, where: str) -> None:
         """A call that the server ran, and what it came to."""
@@ -384,22 +390,48 @@ class _Input(Conversation):
             output = failure(_error_text(error))
         self.result(identifier, output if isinstance(output, str) else failure("the call was broken off"))
 
-    def _result(self, kind: str, item: Json, where: str) -> None:
-        # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
-        name = "id" if kind == "local_shell_call_output" and "call_id" not in item else "call_id"
-        output = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
-        if kind == "apply_patch_call_output" and output is None:
-            output = item.get("status")
-        self.result(
-            string_of(item, name, where, filled=name == "call_id"),
-            content_text(output, f"{where}.output", media=True, between="\n"),
-        )
 
-    def _found(self, item: Json, where: str) -> None:
-        """What a search for tools found. The tools themselves are shown with the others."""
-        names = [name for tool in item["tools"] for name in self._toolbox.names(tool)]
-        text = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
-        self.result(string_of(item, "call_id", where, filled=True), text)
+def is_call_or_result(item: Mapping[str, Any]) -> bool:
+    """Whether `as_function` knows an item: the call of a tool that the client runs, or what came of it."""
+    return item.get("type") in (*CALLS, *RESULTS)
+
+
+def as_function(item: Json, where: str, toolbox: Toolbox) -> Json:
+    """A call of a tool of any kind, or its result, as the item of a function's, with the name that the model knows.
+
+    Args:
+        where: the item's path.
+
+    Raises:
+        RequestError: the item lacks something.
+    """
+    kind = item["type"]
+    if kind in CALLS:
+        return _function_call(kind, item, where, toolbox)
+    # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
+    name = "id" if kind == "local_shell_call_output" and "call_id" not in item else "call_id"
+    call = string_of(item, name, where, filled=name == "call_id")
+    if kind == "tool_search_output":  # the tools themselves are shown with the others
+        names = [name for tool in item["tools"] for name in toolbox.names(tool)]
+        output = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
+    else:
+        told = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
+        if kind == "apply_patch_call_output" and told is None:
+            told = item.get("status")
+        output = content_text(told, f"{where}.output", media=True, between="\n")
+    return {"type": "function_call_output", "call_id": call, "output": output}
+
+
+def _function_call(kind: str, item: Json, where: str, toolbox: Toolbox) -> Json:
+    call = {"type": "function_call", "call_id": string_of(item, "call_id", where, filled=True)}
+    if kind in tools.KINDS:
+        return {**call, "name": toolbox.offered(tools.KINDS[kind]), "arguments": tools.call_arguments(item)}
+    namespace = item.get("namespace")
+    name = string_of(item, "name", where, filled=True)
+    name = toolbox.offered(name, namespace if isinstance(namespace, str) and namespace else None)
+    if kind == "custom_tool_call":
+        return {**call, "name": name, "arguments": custom_arguments(string_of(item, "input", where))}
+    return {**call, "name": name, "arguments": string_of(item, "arguments", where)}
 
 
 def _sealed(where: str, advice: str) -> RequestError:
@@ -439,12 +471,17 @@ def _tool_choice(choice: Any, toolbox: Toolbox) -> Any:
         return choice
     listed = choice.get("tools")
     if choice.get("type") != "allowed_tools" or not isinstance(listed, list):
-        return choice if choice.get("type") == "allowed_tools" else _named(choice, "tool_choice", toolbox)
-    named = [_named(tool, f"tool_choice.tools[{i}]", toolbox) for i, tool in enumerate(listed)]
+        return choice if choice.get("type") == "allowed_tools" else choice_of(choice, "tool_choice", toolbox)
+    named = [choice_of(tool, f"tool_choice.tools[{i}]", toolbox) for i, tool in enumerate(listed)]
     return {"mode": "auto", **choice, "tools": named}
 
 
-def _named(choice: Any, where: str, toolbox: Toolbox) -> Json:
+def choice_of(choice: Any, where: str, toolbox: Toolbox) -> Json:
+    """The choice of one tool, as chat has it.
+
+    Raises:
+        RequestError: it is none of the client's tools.
+    """
     kind = choice.get("type") if isinstance(choice, Mapping) else None
     if isinstance(kind, str) and kind in tools.TYPED:
         return {"type": "function", "function": {"name": toolbox.offered(kind)}}
@@ -562,8 +599,8 @@ class ResponseWriter(Writer):
         self._run(pieces, usage)
         return self.response
 
-    def _event(self, kind: str, **fields: Any) -> Json:
-        event = {"type": kind, "sequence_number": self._sequence, **fields}
+    def _event(self, type: str, **fields: Any) -> Json:
+        event = {"type": type, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return event
 
@@ -630,9 +667,8 @@ class ResponseWriter(Writer):
     def _call_item(opened: _Open, status: str) -> Json:
         assert opened.call is not None
         assert opened.tool is not None
-        item = opened.tool.item("".join(opened.text))
-        named = {"id": opened.item.get("id") or new_id(ID_PREFIXES[item["type"]]), "call_id": opened.call.id}
-        return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
+        assert opened.call.id is not None
+        return call_item(opened.tool, "".join(opened.text), opened.call.id, status, opened.item.get("id"))
 
     def _close(self, status: str) -> Iterator[Json]:
         opened = self._open
@@ -727,13 +763,8 @@ class ResponseWriter(Writer):
         if not opened.item:
             added = {**item, "status": "in_progress"}
             yield self._event("response.output_item.added", output_index=opened.index, item=added)
-        if item["type"] == "custom_tool_call":
-            if item["input"]:
-                yield self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
-            yield self._event("response.custom_tool_call_input.done", **place, input=item["input"])
-        elif item["type"] == "function_call":
-            named = {name: item[name] for name in ("name", "namespace") if name in item}
-            yield self._event("response.function_call_arguments.done", **place, **named, arguments=item["arguments"])
+        for event in call_events(item, place):
+            yield self._event(**event)
         return item
 
 
@@ -742,6 +773,33 @@ class WarmUp(ResponseWriter):
 
     def feed(self, piece: Piece) -> Iterator[Json]:
         return iter(())
+
+
+def call_item(tool: OfferedTool, arguments: str, call: str, status: str, identifier: str | None = None) -> Json:
+    """The item of a call.
+
+    Args:
+        call: the call's id.
+        identifier: the item's; None: a new one.
+    """
+    item = tool.item(arguments)
+    named = {"id": identifier or new_id(ID_PREFIXES[item["type"]]), "call_id": call}
+    return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
+
+
+def call_events(item: Json, place: Json) -> Iterator[Json]:
+    """The events, but for their numbers, that tell a call's arguments once they are complete, by the kind of its item.
+
+    Args:
+        place: what each event says of where the item is.
+    """
+    if item["type"] == "custom_tool_call":
+        if item["input"]:
+            yield {"type": "response.custom_tool_call_input.delta", **place, "delta": item["input"]}
+        yield {"type": "response.custom_tool_call_input.done", **place, "input": item["input"]}
+    elif item["type"] == "function_call":
+        told: Json = {name: item[name] for name in ("name", "namespace", "arguments") if name in item}
+        yield {"type": "response.function_call_arguments.done", **place, **told}
 
 
 def _tool_list(server: str, offered: Sequence[HostedTool]) -> Json:

@@ -47,7 +47,7 @@ class Vocabulary:
 
     Args:
         decode: id -> its bytes. May raise for ids it does not know: they are dropped with an issue.
-        reserved: special ids that are not markers: dropped with an issue.
+        dialect: the markers, and the special ids that are none; gpt-oss's own by default.
     """
 
     __slots__ = ("_decode", "_reserved", "by_id", "dialect", "markers", "table", "text")

@@ -11,10 +11,10 @@ from ..core import Explanation, Issue, Segment, Shown, meaning
 __all__ = ["page"]
 
 STYLE = """
-:root{color-scheme:light dark;--back:#fff;--front:#1b1f24;--dim:#59636e;--line:#d1d9e0;--box:#f6f8fa;
---reasoning:#0a6173;--content:#116329;--tool_call:#7a2fb5;--dropped:#b42318;--mark:#fdecea}
-@media(prefers-color-scheme:dark){:root{--back:#0d1117;--front:#e6edf3;--dim:#9198a1;--line:#3d444d;--box:#151b23;
---reasoning:#76d1e3;--content:#7ee787;--tool_call:#d2a8ff;--dropped:#ff8a80;--mark:#3c1618}}
+:root{color-scheme:light dark;--back:light-dark(#fff,#0d1117);--front:light-dark(#1b1f24,#e6edf3);
+--dim:light-dark(#59636e,#9198a1);--line:light-dark(#d1d9e0,#3d444d);--box:light-dark(#f6f8fa,#151b23);
+--reasoning:light-dark(#0a6173,#76d1e3);--content:light-dark(#116329,#7ee787);--tool_call:light-dark(#7a2fb5,#d2a8ff);
+--dropped:light-dark(#b42318,#ff8a80);--mark:light-dark(#fdecea,#3c1618)}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;background:var(--back);
 color:var(--front)}
 h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}

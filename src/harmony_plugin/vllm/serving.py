@@ -43,6 +43,8 @@ from .tokenizers import Tokens
 __all__ = ["Split", "ended", "take_logprobs", "wrap"]
 
 _MARK = "_harmony_plugin"
+#: Of the serving object: the tools of responses that it has stored, by their ids; for as long as it stores them.
+_TOOLBOXES = "_harmony_plugin_toolboxes"
 
 
 class Split(NamedTuple):
@@ -93,6 +95,7 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], set
         "create_responses": _asked_response,
         "responses_full_generator": _whole_response,
         "responses_stream_generator": _streamed_response,
+        "retrieve_responses": _stored_response,
         "verify": on_sampling_params,
         "compile_grammar": on_grammars,
         "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of, patience=patience_of(settings)),
@@ -295,9 +298,7 @@ def _response_output(original: Any) -> Any:
 
 def _asked_response(original: Any) -> Any:
     async def create_responses(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "use_harmony", False):
-            client_tools.translate(request)
-        return await original(self, request, *args, **kwargs)
+        return await original(self, client_tools.as_asked(request), *args, **kwargs)
 
     return create_responses
 
@@ -305,28 +306,39 @@ def _asked_response(original: Any) -> Any:
 def _whole_response(original: Any) -> Any:
     async def responses_full_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         response = await original(self, request, *args, **kwargs)
-        client_tools.rename_calls(response, request.tools)
         if not getattr(request, "include_reasoning", True) and getattr(self, "use_harmony", False):
             output = getattr(response, "output", None)
             if output is not None:
                 response.output = [item for item in output if getattr(item, "type", None) != "reasoning"]
-        return response
+        toolbox = client_tools.toolbox_of(request)
+        if request.store:
+            # Later requests go on from what vLLM stored, so that stays as it is.
+            vars(self).setdefault(_TOOLBOXES, {})[request.request_id] = toolbox
+        return client_tools.shown(response, toolbox)
 
     return responses_full_generator
 
 
+def _stored_response(original: Any) -> Any:
+    async def retrieve_responses(self: Any, response_id: str, *args: Any, **kwargs: Any) -> Any:
+        response = await original(self, response_id, *args, **kwargs)
+        toolbox = vars(self).get(_TOOLBOXES, {}).get(response_id)
+        return response if toolbox is None else client_tools.shown(response, toolbox)
+
+    return retrieve_responses
+
+
 def _streamed_response(original: Any) -> Any:
     async def responses_stream_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        last = -1
+        calls = client_tools.Calls(client_tools.toolbox_of(request))
         try:
             async for event in original(self, request, *args, **kwargs):
-                client_tools.rename_calls(event, request.tools)
-                last = getattr(event, "sequence_number", last)
-                yield event
+                for each in calls.show(event):
+                    yield each
         except HarmonyParseError as error:
             told = MalformedOutput(error)
             yield ResponseErrorEvent(
-                type="error", code=told.code, message=told.message, param=None, sequence_number=last + 1
+                type="error", code=told.code, message=told.message, param=None, sequence_number=calls.number
             )
 
     return responses_stream_generator

@@ -572,7 +572,7 @@ def test_what_vllm_refuses_on_responses(server: Any, run: Run) -> None:
     """No seam lets these through; each is the client's error, and docs/vllm.md says so."""
     wrong: list[dict[str, Any]] = [
         {"include": ["message.output_text.logprobs"], "top_logprobs": 1},
-        {"extra": {"tools": [{"type": "custom", "name": "x"}]}},
+        {"extra": {"input": [{"type": "item_reference", "id": "msg_unknown"}]}},
     ]
 
     async def work() -> list[Any]:

@@ -375,7 +375,7 @@ class _Server:
         if previous is not None:
             stored = local.get(previous) or self.store.get(previous, "previous_response_id")
             earlier = [*stored.items, *stored.response["output"]]
-        toolbox = Toolbox(asked.tools, responses.brought_tools(asked, earlier))
+        toolbox = Toolbox(asked.tools, responses.brought_tools(asked.input, earlier))
         chat_body = responses.to_chat(asked, toolbox, earlier, self.seal.open, self._all_hosted)
         return asked, earlier, toolbox, chat_body
 

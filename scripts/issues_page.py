@@ -1,0 +1,105 @@
+"""The page of all issue codes, docs/issues.md, made from the core's codes and from an example of each; a test holds it.
+
+    python scripts/issues_page.py --write
+
+The examples are in tests/cases/issues.jsonl: what the model wrote, or its ids, with the request's tools and the
+settings. What each comes to is worked out here, by `parse`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from harmony_plugin import CODES, Code, Options, Reply, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "issues.md"
+EXAMPLES = ROOT / "tests" / "cases" / "issues.jsonl"
+BEGIN, END = "<!-- begin: scripts/issues_page.py -->\n", "<!-- end: scripts/issues_page.py -->\n"
+MARKER = re.compile(r"<\|\w+\|>")
+
+
+def examples() -> dict[Code, dict[str, Any]]:
+    """An example for each code."""
+    lines = EXAMPLES.read_text("utf-8").splitlines()
+    return {example["code"]: example for example in map(json.loads, lines)}
+
+
+def parsed(example: dict[str, Any]) -> Reply:
+    """What the example comes to."""
+    output = example.get("token_ids") or example["raw"]
+    return parse(output, tools=example.get("tools"), options=Options(**example.get("options", {})))
+
+
+def _fields(reply: Reply) -> list[str]:
+    """The reply's fields, a line each."""
+    told: list[tuple[str, Any]] = [("reasoning_content", reply.reasoning_content), ("content", reply.content)]
+    lines = [f"{name}: {json.dumps(text, ensure_ascii=False)}" for name, text in told if text is not None]
+    for call in reply.tool_calls or ():
+        lines.append(f"tool call: {call.name} {call.arguments}")
+    return lines or ["(no field has anything)"]
+
+
+def _section(code: Code, example: dict[str, Any]) -> list[str]:
+    reply = parsed(example)
+    given = [f"the request offers {' and '.join(example['tools']) or 'no tools'}"] if "tools" in example else []
+    given += [f"the setting `{name}: {value}`" for name, value in example.get("options", {}).items()]
+    where = f" ({', '.join(given)})" if given else ""
+    shown = example.get("raw") or " ".join(map(str, example["token_ids"]))
+    issues = []
+    for issue in reply.issues:
+        unit = "token" if issue.unit == "tokens" else "character"
+        text = f" {json.dumps(issue.text, ensure_ascii=False)}" if issue.text else ""
+        issues.append(f"issue: {issue.code} at {unit} {issue.offset}{text}")
+    what, _, behind = CODES[code].partition("; text: ")
+    return [
+        f"### {code}",
+        "",
+        MARKER.sub(r"`\g<0>`", f"{what[0].upper()}{what[1:]}." + (f" The issue's text: {behind}." if behind else "")),
+        "",
+        f"The model writes{' token ids' if 'token_ids' in example else ''}{where}:",
+        "",
+        "```text",
+        shown,
+        "```",
+        "",
+        "What comes out:",
+        "",
+        "```text",
+        *_fields(reply),
+        *issues,
+        "```",
+        "",
+        f"What to do: {example['do']}",
+        *(["", f"Seen at: {example['source']}"] if "source" in example else []),
+        "",
+    ]
+
+
+def told() -> str:
+    """All codes as Markdown, in the core's order."""
+    found = examples()
+    return "\n".join([line for code in CODES for line in _section(code, found[code])])
+
+
+def placed(page: str) -> str:
+    """The page with the codes in their place."""
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + told() + END + rest.partition(END)[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put it into the page")
+    if parser.parse_args().write:
+        PAGE.write_text(placed(PAGE.read_text("utf-8")), "utf-8")
+    else:
+        print(told())
+
+
+if __name__ == "__main__":
+    main()

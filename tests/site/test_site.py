@@ -1,0 +1,196 @@
+"""The manual's built site in a real browser: pages that hold, and the page that splits pasted Harmony.
+
+`make docs` builds the site and runs this; without build/site there is nothing to look at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright", reason="needs playwright (the dependency group docs)")
+
+from playwright.sync_api import expect, sync_playwright
+from scripts.install_chromium import Unavailable, chromium
+
+from harmony_plugin import parse
+
+SITE = Path(__file__).resolve().parents[2] / "build" / "site"
+PAGES = ("", "try/", "start-vllm/", "issues/", "architecture/", "performance/", "api/harmony_plugin/", "spec/")
+MALFORMED = "<|channel|>analysis<|message|>Look <b>it</b> up.<|channel|>finl<|message|>It is 21 °C.<|return|>"
+CALL = '<|channel|>commentary to=weather.get_weather json<|message|>{"city":"Paris"}<|call|>'
+# Python has to start, on a busy machine.
+PATIENCE = 120_000
+
+pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the site is not built: make docs")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and says nothing: the log of a test is for what failed."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with contextlib.suppress(ConnectionError):  # the page was left
+            super().copyfile(source, outputfile)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    # Under a path, as a site among others is: no link may begin at the host.
+    handler = functools.partial(Quiet, directory=str(SITE.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/site/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        found = chromium()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox is not to be had in most containers, and the pages are ours.
+        launched = playwright.chromium.launch(
+            executable_path=found.path,
+            env={**os.environ, **found.environment},
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+        )
+        # One for all tests: what was loaded, it keeps.
+        yield launched.new_context()
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A tab; at its end nothing was asked of any other host, and the browser had nothing to complain of."""
+    tab = browser.new_page()
+    complaints: list[str] = []
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((address, "blob:", "data:")):
+            complaints.append(request.url)
+
+    def failed(request: Any) -> None:
+        if "ABORTED" not in request.failure:  # what a page still loads when it is left is broken off
+            complaints.append(f"{request.url}: {request.failure}")
+
+    def said(message: Any) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    tab.on("request", asked)
+    tab.on("requestfailed", failed)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("console", said)
+    tab.set_default_timeout(PATIENCE)
+    yield tab
+    tab.close()
+    assert complaints == []
+
+
+def shown(page: Any) -> Any:
+    """What the page shows of a split."""
+    return page.frame_locator("#try iframe")
+
+
+def split(page: Any, text: str, tools: str = "") -> None:
+    page.get_by_label("What the model wrote").fill(text)
+    page.get_by_label("The request's tools").fill(tools)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_fit_and_load_nothing_from_elsewhere(page: Any, address: str, width: int, scheme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=scheme)
+    for name in PAGES:
+        page.goto(address + name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        dark = page.evaluate("document.body.dataset.mdColorScheme") == "slate"
+        assert dark == (scheme == "dark"), name
+
+
+def test_diagram_is_drawn(page: Any, address: str) -> None:
+    page.goto(f"{address}architecture/")
+    expect(page.locator("div.mermaid")).to_be_visible(timeout=PATIENCE)
+
+
+def test_pasted_text_is_split_and_repairs_are_shown(page: Any, address: str) -> None:
+    page.goto(f"{address}try/")
+    split(page, MALFORMED)
+    inside = shown(page)
+    expect(inside.locator("pre .content")).to_have_text("It is 21 °C.", timeout=PATIENCE)
+    expect(inside.locator("pre .reasoning")).to_have_text("Look <b>it</b> up.")
+    expect(inside.locator("li .issue")).to_have_text(["missing_end", "missing_start", "misspelled_channel"])
+    page.get_by_text("As OpenAI's message").click()
+    assert json.loads(page.locator("#try details code").inner_text()) == parse(MALFORMED).to_openai()
+    # The frame is as high as what it shows.
+    height = page.locator("#try iframe").bounding_box()["height"]
+    assert height >= inside.locator("body").bounding_box()["height"]
+
+
+def test_tools_decide_what_a_call_is(page: Any, address: str) -> None:
+    page.goto(f"{address}try/")
+    split(page, CALL, "get_weather, look_up")
+    expect(shown(page).locator("td.tool_call")).to_have_text("tool call get_weather", timeout=PATIENCE)
+
+
+def test_every_example_can_be_chosen(page: Any, address: str) -> None:
+    page.goto(f"{address}try/")
+    choice = page.get_by_label("Example")
+    names = [name for name in choice.locator("option").all_inner_texts() if re.fullmatch(r"\w+", name)]
+    assert len(names) > 20
+    for name in names:
+        choice.select_option(name)
+        expect(shown(page).locator("li .issue").filter(has_text=re.compile(f"^{name}$")).first).to_be_visible(
+            timeout=PATIENCE
+        )
+
+
+def test_a_link_brings_the_text_back(page: Any, address: str) -> None:
+    page.goto(f"{address}try/")
+    split(page, MALFORMED, "get_weather")
+    page.get_by_role("button", name="Copy a link").click()
+    page.wait_for_url(re.compile("#z="))
+    link = page.url
+    page.goto(address)
+    page.goto(link)
+    expect(page.get_by_label("What the model wrote")).to_have_value(MALFORMED)
+    expect(page.get_by_label("The request's tools")).to_have_value("get_weather")
+    expect(shown(page).locator("pre .content")).to_have_text("It is 21 °C.", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("damaged", ["@@@", "AAAA", "q1Yqyc_PKVayUlKqBQA"])
+def test_a_damaged_link_is_told(page: Any, address: str, damaged: str) -> None:
+    page.goto(f"{address}try/#z={damaged}")
+    expect(page.locator(".try-status")).to_contain_text("damaged")
+
+
+def test_the_frame_is_as_dark_as_the_page(page: Any, address: str) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"{address}try/")
+        expect(shown(page).locator("pre .content")).to_be_visible(timeout=PATIENCE)
+        colours.append(shown(page).locator("body").evaluate("body => getComputedStyle(body).backgroundColor"))
+    assert colours[0] != colours[1]
+
+
+def test_language_models_find_every_page() -> None:
+    listed = re.findall(r"\]\(([^)]+)\)", (SITE / "llms.txt").read_text("utf-8"))
+    assert len(listed) > 30
+    assert [name for name in listed if not (SITE / name).is_file()] == []
