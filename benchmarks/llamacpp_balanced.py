@@ -102,12 +102,12 @@ async def chats(url: str, salt: str, count: int, turns: int) -> list[tuple[int, 
     return list(itertools.chain.from_iterable(found))
 
 
-def compare(ports: list[int], arguments: argparse.Namespace) -> None:
+def compare(addresses: list[str], arguments: argparse.Namespace) -> None:
     print("| balancer | conversations | prompt tokens | cached | evaluated | ms to the first token, median |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in filter(binary, BALANCERS):
         for sticky in (False, True):
-            with Balancer(name, ports, sticky=sticky) as balancer:
+            with Balancer(name, addresses, sticky=sticky) as balancer:
                 seen = asyncio.run(chats(balancer.url, f"{name} {sticky}", arguments.chats, arguments.turns))
             prompt, cached = (sum(one[place] for one in seen) for place in (0, 1))
             first = statistics.median(one[2] for one in seen)
@@ -252,12 +252,13 @@ def main() -> int:
         if binary(name) is None:
             print(f"{name}: left out: it is not installed", file=sys.stderr)
     ports = [free_port(), free_port()]
+    addresses = [f"127.0.0.1:{port}" for port in ports]
     good = True
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder), ports) as running:
-        compare(ports, arguments)
+        compare(addresses, arguments)
         print("\nA rolling restart of both servers:")
         for name in filter(binary, BALANCERS):
-            with Balancer(name, ports) as balancer:
+            with Balancer(name, addresses) as balancer:
                 assert httpx.get(f"{balancer.url}/readyz").status_code == 200
                 good = asyncio.run(roll(balancer, running, arguments.clients)) and good
     return 0 if good else 1

@@ -5,13 +5,14 @@ the API server and one engine, host B another engine (`--headless`), for the tin
 
 - Streams on three APIs while all is well; then long ones, in the middle of which host B goes, by its processes' death
   or by its network's; then new ones; then host B comes back.
+- The other way: a whole server on each host and HAProxy in front of both, streams as before, host B's network gone.
 - One host with `--api-server-count 2`: long streams, in the middle of which an API server is killed; then the server is
   started again, as systemd or Kubernetes would.
 
 Each reply is compared with what was scripted. `cut`: the client was told, or its connection closed; `hung`: nothing
 came for a time.
 
-    sudo .venv/bin/python benchmarks/vllm_hosts.py [hosts] [link] [api] [--streams 16]
+    sudo .venv/bin/python benchmarks/vllm_hosts.py [hosts] [link] [balanced] [api] [--streams 16]
 """
 
 from __future__ import annotations
@@ -38,16 +39,19 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
+from balancer_rig import Balancer, binary
 from vllm_rig.cases import right
 from vllm_rig.faults import WEATHER
 from vllm_rig.load import WORDS
 from vllm_rig.load import script as short_script
 from vllm_rig.model import model_directory
 from vllm_rig.replies import APIS, Api, Clients, Script, comparable, encode
-from vllm_rig.server import PARSERS, SAYING, Launch, Server, environment, running, start, stop
+from vllm_rig.server import MODEL, PARSERS, SAYING, Launch, Server, environment, running, start, stop
 
 A, B = "10.99.0.1", "10.99.0.2"
 RPC = "13345"
+WHAT = ("hosts", "link", "balanced", "api")
+HEAD = "| streams | exact | cut | hung | wrong |\n| --- | --- | --- | --- | --- |"
 HUNG = 120.0  # seconds for a whole stream, which takes some 20
 BACK = 60  # seconds that host B has to start anew
 DATA_PARALLEL = ("--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", A)
@@ -101,17 +105,17 @@ class Hosts:
 
 
 @dataclass
-class Engines:
-    """`vllm serve --headless` on host B."""
+class OnB:
+    """A `vllm serve` on host B: what has no API there (`--headless`), or a server of its own."""
 
     hosts: Hosts
     log: Path
+    flags: tuple[str, ...]
 
     def start(self) -> None:
         command = ["ip", "netns", "exec", self.hosts.b, sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
-        command += [str(model_directory("llama")), "--headless", "--load-format", "dummy", "--dtype", "float32"]
-        command += ["--enforce-eager", "--max-model-len", "4096", *SAYING, *PARSERS, *DATA_PARALLEL]
-        command += ["--data-parallel-start-rank", "1"]
+        command += [str(model_directory("llama")), "--served-model-name", MODEL, "--load-format", "dummy"]
+        command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "4096", *SAYING, *PARSERS, *self.flags]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 command,
@@ -122,7 +126,7 @@ class Engines:
             )
 
     def kill(self) -> None:
-        """As if the host had lost its power, but for its kernel, which closes the connections."""
+        """All its processes, at once; the kernel closes their connections."""
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             for each in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
                 os.kill(each.pid, signal.SIGKILL)
@@ -202,7 +206,7 @@ def work_of_engines(url: str) -> dict[str, int]:
 def two_hosts(logs: Path, count: int, *, link: bool) -> bool:
     """Whether all was exact that had nothing to do with the host that went."""
     with Hosts() as hosts, contextlib.ExitStack() as stack:
-        engines = Engines(hosts, logs / "b.log")
+        engines = OnB(hosts, logs / "b.log", ("--headless", *DATA_PARALLEL, "--data-parallel-start-rank", "1"))
         engines.start()
         stack.callback(engines.kill)
         launch = Launch(
@@ -214,9 +218,7 @@ def two_hosts(logs: Path, count: int, *, link: bool) -> bool:
         server = stack.enter_context(running(launch, logs / "a.log"))
         print(
             f"\nboth hosts were there after {time.monotonic() - began:.0f} s; host B goes by its "
-            f"{'network' if link else 'processes'}\n\n| streams | exact | cut | hung | wrong |\n| --- "
-            + "| --- " * 4
-            + "|"
+            f"{'network' if link else 'processes'}\n\n{HEAD}"
         )
         before = asyncio.run(streams(server.url, count, short_script))
         show("while all is well", before)
@@ -243,11 +245,42 @@ def two_hosts(logs: Path, count: int, *, link: bool) -> bool:
         return before["exact"] == count
 
 
+def two_servers(logs: Path, count: int) -> bool:
+    """A whole server on each host, HAProxy in front of both, as in `examples/deploy/balancer`."""
+    there = f"{B}:8000"
+    with Hosts() as hosts, contextlib.ExitStack() as stack:
+        other = OnB(hosts, logs / "other.log", ("--host", B, "--port", "8000"))
+        other.start()
+        stack.callback(other.kill)
+        server = stack.enter_context(running(Launch(kind="llama"), logs / "own.log"))
+        until_healthy(f"http://{there}")
+        own = server.url.removeprefix("http://")
+        balancer = stack.enter_context(Balancer("haproxy", [own, there], sticky=False, health="/health"))
+        print(f"\na server on each host, HAProxy in front; host B goes by its network\n\n{HEAD}")
+        before = asyncio.run(streams(balancer.url, count, short_script))
+        show("while all is well", before)
+        during = asyncio.run(streams(balancer.url, count, long_script, lambda: hosts.link("down")))
+        show("host B goes in the middle of them", during)
+        after = asyncio.run(streams(balancer.url, count, short_script))
+        show("begun after that", after)
+        hosts.link("up")
+        until_healthy(f"http://{there}")
+        time.sleep(5)
+        back = asyncio.run(streams(balancer.url, count, short_script))
+        show("host B is back", back)
+        return before["exact"] == after["exact"] == back["exact"] == count and not during["hung"] + during["wrong"]
+
+
+def until_healthy(url: str) -> None:
+    while healthy(url) != "200":
+        time.sleep(0.5)
+
+
 def two_api_servers(logs: Path, count: int) -> bool:
     launch = Launch(kind="llama", flags=("--api-server-count", "2"))
     server = start(launch, logs / "api.log")
     try:
-        print("\n| streams | exact | cut | hung | wrong |\n| --- " + "| --- " * 4 + "|")
+        print(f"\none host, two API servers\n\n{HEAD}")
         show("both API servers are there", asyncio.run(streams(server.url, count, short_script)))
         killed = 0.0
 
@@ -280,15 +313,19 @@ def ended(server: Server) -> int | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["hosts", "link", "api", []], help="by default all")
+    parser.add_argument("what", nargs="*", choices=[*WHAT, []], help="by default all")
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--logs", type=Path, help="a folder for the servers' logs; default: they are thrown away")
     arguments = parser.parse_args()
-    chosen = arguments.what or ["hosts", "link", "api"]
+    chosen = arguments.what or WHAT
     good = True
     with tempfile.TemporaryDirectory() as temporary:
         logs = arguments.logs or Path(temporary)
         logs.mkdir(parents=True, exist_ok=True)
+        if "balanced" in chosen and binary("haproxy") is None:
+            print("balanced: left out: haproxy is not installed", file=sys.stderr)
+        elif "balanced" in chosen:
+            good = two_servers(logs, arguments.streams) and good
         if "api" in chosen:
             good = two_api_servers(logs, arguments.streams) and good
         for what in ("hosts", "link"):

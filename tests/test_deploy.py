@@ -62,10 +62,8 @@ def test_settings_are_ones_that_the_server_has(tmp_path: Path) -> None:
     named |= {word.partition("=")[0] for word in line.split()}
     assert {"DRAIN_SECONDS", "RESPONSES_FILE", "REASONING_KEY", "API_KEY"} <= named
     assert {name.lower() for name in named} <= {*FlagSettings.model_fields}
-    for flags in (
-        COMPOSE["services"]["server-a"]["command"],
-        [c["args"] for _, c in containers() if "llamacpp" in c["image"]][0],
-    ):
+    of_pods = [c["args"] for _, c in containers() if "llamacpp" in c["image"]]
+    for flags in (COMPOSE["services"]["server-a"]["command"], *of_pods):
         model = tmp_path / "gpt-oss-20b.gguf"
         model.touch()
         given = [flag.replace("/models", str(tmp_path)) for flag in flags]

@@ -52,14 +52,16 @@ class Balancer:
 
     Args:
         name: of `BALANCERS`; it has to be installed.
-        servers: the ports of two servers.
+        servers: two servers, as host:port.
         sticky: whether conversations stay at a server, as in the file; else each request goes to the next server.
+        health: what HAProxy asks a server for.
     """
 
-    def __init__(self, name: str, servers: Sequence[int], *, sticky: bool = True) -> None:
+    def __init__(self, name: str, servers: Sequence[str], *, sticky: bool = True, health: str = "/readyz") -> None:
         self.name = name
         self._servers = servers
         self._sticky = sticky
+        self._health = health
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
 
@@ -93,8 +95,9 @@ class Balancer:
     def _text(self, path: Path) -> str:
         """A file of the example, with this run's addresses."""
         text = path.read_text("utf-8")
-        for there, port in zip((LISTENS, *SERVERS), (self._port, *self._servers), strict=True):
-            text = text.replace(there, f"127.0.0.1:{port}")
+        for there, here in zip((LISTENS, *SERVERS), (f"127.0.0.1:{self._port}", *self._servers), strict=True):
+            text = text.replace(there, here)
+        text = text.replace("/readyz", self._health)
         return text if self._sticky else STICKY.sub("", text)
 
     def tries(self) -> list[tuple[str, str, list[str]]]:
