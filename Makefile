@@ -9,7 +9,7 @@ COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation clean
+.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents libraries matrix vllm-tests mutation clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -22,6 +22,7 @@ help:
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
+	@echo "make libraries    openai-agents, pydantic-ai, LangChain, LiteLLM, instructor and the AI SDK against both servers"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
@@ -91,6 +92,9 @@ verify-servers: $(VENV)/.test
 agents: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet mcp
 	$(BIN)/python -m agents --write
+
+libraries: $(VENV)/.test
+	$(BIN)/python -m agents.libraries --write
 
 matrix: $(VENV)/.test
 	$(BIN)/python scripts/matrix.py
