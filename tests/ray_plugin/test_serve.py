@@ -97,7 +97,7 @@ def test_chat_through_rays_ingress(case: Case, by_ingress: Any) -> None:
 
 def test_both_names_of_reasoning_through_rays_ingress(by_ingress: Any) -> None:
     for stream in (False, True):
-        assert any([check_both_names(the(by_ingress[case.id, "chat", stream]), stream) for case in CASES])
+        assert sum(check_both_names(the(by_ingress[case.id, "chat", stream]), stream) for case in CASES)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -109,7 +109,7 @@ def test_direct_streaming(case: Case, api: Api, direct: Any) -> None:
 
 def test_both_names_of_reasoning_with_direct_streaming(direct: Any) -> None:
     for stream in (False, True):
-        assert any([check_both_names(the(direct[case.id, "chat", stream]), stream) for case in CASES])
+        assert sum(check_both_names(the(direct[case.id, "chat", stream]), stream) for case in CASES)
 
 
 def test_without_the_callback_the_replica_knows_no_parser(tmp_path: Path) -> None:
