@@ -139,7 +139,9 @@ def test_mistakes_are_named() -> None:
         ({"tools": [{"type": "custom"}]}, r"tools\[0\]\.name"),
         ({"tools": [{"name": "f"}]}, r"tools\[0\]\.type"),
         ({"input": [HI, {"type": "custom_tool_call", "call_id": "a", "name": "x"}]}, r"input\[1\]\.input"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [5]}]}, r"tools\[0\]\.tools"),
         ({"input": [{"type": "additional_tools", "tools": 5}]}, r"input\[0\]\.tools"),
+        ({"input": [{"type": "additional_tools", "tools": [5]}]}, r"input\[0\]\.tools"),
         ({"input": [{"type": "function_call_output", "call_id": "a", "output": [5]}]}, r"input\[0\]\.output"),
     ):
         with pytest.raises((ValueError, seams.load().ValidationError), match=words):
