@@ -22,7 +22,7 @@ from ..scripts import THOUGHT, Scripts, calls, says
 from ..servers import MODEL, Server
 from .clients import Library
 
-__all__ = ["LOOPS", "SHAPES", "Outcome", "Program", "run", "scripts"]
+__all__ = ["DONE", "LOOPS", "SHAPES", "VALUE", "Outcome", "Program", "judge", "run", "scripts"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -128,22 +128,20 @@ def run(library: Library, api: str, program: Program, place: Place, server: Serv
             **dict.fromkeys(proxies, relay.url),
             **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
         }
-        done = subprocess.run(
-            [*program.command, relay.url, MODEL, api],
-            cwd=place.work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        command = [*program.command, relay.url, MODEL, api]
+        options: Json = {"cwd": place.work, "env": environment, "capture_output": True, "text": True}
+        try:
+            done = subprocess.run(command, **options, timeout=TIMEOUT, check=False)
+        except subprocess.TimeoutExpired:
+            outcome.checks["loop"] = f"the program took more than {TIMEOUT} s"
+            return outcome
         outcome.exchanges = relay.exchanges
         outcome.outside = list(dict.fromkeys(relay.outside))
     outcome.errors = done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"run"')]
     if not told:
         outcome.checks["loop"] = f"the program ended with {done.returncode}"
-    _judge(outcome, {each["run"]: each for each in told})
+    judge(outcome, {each["run"]: each for each in told})
     outcome.known = {
         check: known.why
         for check, wrong in outcome.checks.items()
@@ -157,7 +155,8 @@ def _word(name: str) -> str:
     return f"task-{name}."
 
 
-def _judge(outcome: Outcome, told: Mapping[str, Json]) -> None:
+def judge(outcome: Outcome, told: Mapping[str, Json]) -> None:
+    """Hold what a program told of each run to what passed between it and the server."""
     for name, each in told.items():
         exchanges = [e for e in outcome.exchanges if e.conversation == _word(name)]
         outcome.checks[name] = _refused(exchanges) or each.get("error") or _wrong(name, each, exchanges)
