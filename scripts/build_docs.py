@@ -49,6 +49,8 @@ OUTSIDE = {
 }
 #: Where the text of other files is, that pages link to.
 SOURCES = "source"
+#: Letters of code that stay on a line in a table.
+SHORT = 26
 LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".sh": "sh", ".yaml": "yaml"}
 
 NAME = "harmony-plugin"
@@ -153,12 +155,19 @@ def outside_fences(text: str, change: Callable[[str], str]) -> str:
 
 
 def as_python_markdown(text: str) -> str:
-    """GitHub's Markdown as Python's: pipes in a table's code, lists in lists, Markdown in HTML."""
+    """GitHub's Markdown as Python's: pipes in a table's code, lists in lists, Markdown in HTML.
+
+    And short code in a table is marked as such: the theme would break it anywhere.
+    """
+
+    def in_cell(code: re.Match[str]) -> str:
+        # A pipe in code ends a cell on GitHub unless it has a backslash, which Python-Markdown would show.
+        text = code[0].replace("\\|", "|")
+        return f"{text}{{.short}}" if len(text) <= SHORT and " " not in text else text
 
     def changed(line: str) -> str:
         if line.startswith("|"):
-            # A pipe in code ends a cell on GitHub unless it has a backslash, which Python-Markdown would show.
-            return CODE.sub(lambda code: code[0].replace("\\|", "|"), line)
+            return CODE.sub(in_cell, line)
         indent = len(line) - len(line.lstrip(" "))
         return " " * indent + line.replace("<details>", "<details markdown>")
 
