@@ -29,8 +29,10 @@ RECORDED = recording.RECORDED.with_name("library_requests.jsonl")
 
 def table(outcomes: Sequence[run.Outcome]) -> str:
     """The outcomes as Markdown, and what is known of those that are not well."""
-    heads = ("library", "version", "API", "server", "tool loop", "streamed loop", "structured output")
-    heads += ("reasoning shown", "reasoning back", "usage", "two calls at once")
+    heads = (
+        *("library", "version", "API", "server", "tool loop", "streamed loop", "structured output"),
+        *("reasoning shown", "reasoning back", "usage", "two calls at once"),
+    )
     rows = [heads, tuple("---" for _ in heads)]
     why: list[str] = []
     for outcome in outcomes:
