@@ -22,7 +22,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     # Its processes run the code that the tests import.
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(_RIGS), str(_SOURCE)))
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(_RIGS), str(_RIGS.parent), str(_SOURCE)))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
