@@ -83,16 +83,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--recipe", action="store_true", help="20 tokens to a delta and n-gram speculation")
     parser.add_argument("--api", choices=("chat", "responses"), default="chat")
+    parser.add_argument(
+        "--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="which; each takes some 4 GB"
+    )
     parser.add_argument("--json", action="store_true", help="every figure as JSON instead of a table of medians")
     arguments = parser.parse_args()
     ids = script(arguments.tokens)
-    figures: dict[str, list[float]] = {name: [] for name in SERVERS}
+    figures: dict[str, list[float]] = {name: [] for name in arguments.servers}
     with contextlib.ExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {}
-        for name, parsers in SERVERS.items():
+        for name in arguments.servers:
             print(f"starting vllm serve ({name}) ...", file=sys.stderr)
-            launch = Launch(parsers=parsers, max_model_len=max(4096, arguments.tokens + 256))
+            launch = Launch(parsers=SERVERS[name], max_model_len=max(4096, arguments.tokens + 256))
             if arguments.recipe:
                 launch = replace(launch, flags=("--stream-interval", "20"), speculation=NGRAM)
             servers[name] = stack.enter_context(running(launch, logs / f"{name.replace(' ', '-')}.log"))
@@ -107,7 +110,7 @@ def main() -> None:
     import vllm
 
     medians = {name: statistics.median(values) for name, values in figures.items()}
-    floor = medians["no parser"]
+    floor = medians.get("no parser")
     print(
         f"vLLM {vllm.__version__}, {arguments.api}, {arguments.streams} streams of {arguments.tokens} tokens,"
         f" median of {arguments.rounds} rounds\n"
@@ -115,8 +118,10 @@ def main() -> None:
     print("| parsers | API server CPU per token, us | least to most | over no parser, us |\n| --- | --- | --- | --- |")
     for name, values in figures.items():
         spread = f"{min(values):.0f} to {max(values):.0f}"
-        print(f"| {name} | {medians[name]:.0f} | {spread} | {medians[name] - floor:.0f} |")
-    print(f"\nstock : plugin = {medians['stock'] / medians['plugin']:.2f}")
+        over = "" if floor is None else f"{medians[name] - floor:.0f}"
+        print(f"| {name} | {medians[name]:.0f} | {spread} | {over} |")
+    if {"stock", "plugin"} <= medians.keys():
+        print(f"\nstock : plugin = {medians['stock'] / medians['plugin']:.2f}")
 
 
 if __name__ == "__main__":

@@ -345,7 +345,9 @@ def _section(spec: Specification, seen: Mapping[str, Faults]) -> str:
 `/v1/responses` of each server, whole and streamed: the response and every event against the specification's schema
 ({PACKAGE} {VERSION}), the output's items and status, each item's life in the stream, and that deltas, done events and
 the end say the same. `image-input` must be refused with an error of the specification's shape: gpt-oss reads text.
-WebSockets and `/v1/responses/compact` were not asked for.
+WebSockets and `/v1/responses/compact` were not asked for here. The llama.cpp server has both, tested with OpenAI's
+client and with Codex (`tests/e2e/llamacpp/test_llamacpp_compaction.py`, `python -m agents.compaction`); vLLM has
+neither.
 """,
         "| case | " + " | ".join(f"{name}, {mode}" for name in seen for mode in ("whole", "streamed")) + " |",
         "| --- |" + " --- |" * (2 * len(seen)),

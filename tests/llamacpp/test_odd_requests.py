@@ -183,7 +183,7 @@ def read_chat(body: Any) -> None:
 
 def read_responses(body: Any) -> None:
     asked = responses.resolve(responses.check(body), Store(1).item)
-    toolbox = Toolbox(asked.tools, responses.brought_tools(asked))
+    toolbox = Toolbox(asked.tools, responses.brought_tools(asked.input))
     read_chat(responses.to_chat(asked, toolbox, (), Seal(None).open))
     responses.input_items(asked)
     json.dumps(responses.ResponseWriter(asked, "m", toolbox).response)

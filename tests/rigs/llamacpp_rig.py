@@ -134,6 +134,7 @@ SCRIPTS: list[dict[str, Any]] = [
             {"raw": answer("It is 21 C.")},
         ],
     },
+    {"id": "summary", "raw": answer("The weather of Paris was asked for: 21 C.", "What mattered?")},
     {"id": "program", "raw": call("exec", '{"input":"text(1)"}')},
     {
         "id": "bash-loop",
@@ -153,12 +154,12 @@ SCRIPTS: list[dict[str, Any]] = [
 ]
 
 
-# What agents sent, recorded by `python -m agents --record`; each request has a script of its own.
+# What agents and libraries sent, recorded by `python -m agents --record` and `python -m agents.libraries --record`.
+# Each request has a script of its own.
 AGENTS = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "e2e" / "llamacpp" / "agent_requests.jsonl")
-    .read_text("utf-8")
-    .splitlines()
+    for name in ("agent_requests.jsonl", "library_requests.jsonl")
+    for line in (Path(__file__).parents[1] / "e2e" / "llamacpp" / name).read_text("utf-8").splitlines()
 ]
 SCRIPTS += [
     {"id": f"agent-{i}-{j}", "raw": raw} for i, recorded in enumerate(AGENTS) for j, raw in enumerate(recorded["says"])
@@ -285,6 +286,12 @@ def events(http: httpx.Client, path: str, fields: Mapping[str, Any]) -> list[dic
     found = [json.loads(line.removeprefix("data: ")) for line in lines[1::2]]
     assert names == [event["type"] for event in found]
     return found
+
+
+def chat_text(lines: Iterable[str]) -> str:
+    """The answer that the lines of a chat stream add up to."""
+    found = (line.removeprefix("data: ") for line in lines if line.startswith("data: {"))
+    return Seen.of_chunks(map(ChatCompletionChunk.model_validate_json, found)).content or ""
 
 
 def items_and_text(

@@ -16,6 +16,7 @@ __all__ = [
     "Busy",
     "ClientGone",
     "MalformedOutput",
+    "Stopping",
     "ThreadsUnsupported",
     "Unauthorized",
     "error_body",
@@ -40,6 +41,17 @@ class Busy(RequestError):
     def __init__(self, retry_after: int) -> None:
         super().__init__("The server is busy: too many requests are waiting.", None, "queue_full", 429)
         self.retry_after = retry_after
+
+
+class Stopping(RequestError):
+    """The server is about to end. `retry_after`: seconds; whoever answers in its place can be asked at once."""
+
+    retry_after: ClassVar[int] = 1
+
+    def __init__(self, *, before: bool = True) -> None:
+        """``before``: whether the request was turned away; else its reply was broken off."""
+        what = "takes no new requests" if before else "did not finish this reply"
+        super().__init__(f"The server is stopping and {what}: ask again.", None, "server_stopping", 503)
 
 
 class MalformedOutput(RequestError):

@@ -71,7 +71,8 @@ class ChatRequest:
     """A request as the handler works with it. The names are OpenAI's where OpenAI has one.
 
     Attributes:
-        described: the tools as the prompt shows them; None without tools or with `tool_choice: none`.
+        described: the tools as the prompt shows them; None without tools or with `tool_choice: none`, unless the field
+            `tools_shown` says otherwise.
         tools: the functions that may be called.
         tool_choice: `none`, `auto`, `required`; a named function is `required` with only that one callable.
         schema: what the final message's text is held to; None: free text.
@@ -147,7 +148,7 @@ class ChatRequest:
         seed = given.integer("seed")
         return cls(
             messages=fields.get("messages") or (),
-            described=described if allowed.mode != "none" and described else None,
+            described=described if described and (allowed.mode != "none" or fields.get("tools_shown")) else None,
             tools=offered,
             builtin=tuple(builtin or ()),
             tool_choice=allowed.mode,

@@ -17,19 +17,36 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core import Message, RequestError, Started, Text, ToolCallDelta
-from ..prompts import content_text
+from ..prompts import content_text, custom_arguments
 from . import tools
 from .conversation import Conversation, string_of
 from .errors import from_validation
 from .hosted import HostedTool, HostedTools, ToolResult, failure
 from .reply import Ending, Piece, Usage, Writer
-from .tools import Toolbox
+from .tools import OfferedTool, Toolbox
 
-__all__ = ["ResponseWriter", "ResponsesRequest", "check", "input_items", "resolve", "to_chat"]
+__all__ = [
+    "ResponseWriter",
+    "ResponsesRequest",
+    "WarmUp",
+    "as_function",
+    "brought_tools",
+    "call_events",
+    "call_item",
+    "check",
+    "choice_of",
+    "input_items",
+    "is_call_or_result",
+    "new_id",
+    "resolve",
+    "to_chat",
+]
 
 Json: TypeAlias = "dict[str, Any]"
 
 ENCRYPTED = "reasoning.encrypted_content"
+SUMMARY = "Of this conversation, what is not shown above was left out to save room. This is its summary:\n\n"
+"""What the model is shown in front of the summary that a `compaction` item holds."""
 
 
 class Reasoning(BaseModel):
@@ -57,6 +74,7 @@ class ResponsesRequest(BaseModel):
     stream: bool | None = None
     store: bool | None = None
     background: bool | None = None
+    generate: bool | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -144,16 +162,17 @@ def input_items(request: ResponsesRequest) -> list[Json]:
     return [_input_item(item) for item in given]
 
 
-def brought_tools(request: ResponsesRequest, earlier: Sequence[Json] = ()) -> dict[str, list[Json]]:
+def brought_tools(given: str | Sequence[Json], earlier: Sequence[Json] = ()) -> dict[str, list[Json]]:
     """The tools that items bring, by the items' paths: Codex sends all of its tools so, or finds them by a search.
 
     Args:
+        given: a request's input.
         earlier: as for `to_chat`.
 
     Raises:
         RequestError: an item's tools are no list of tools.
     """
-    given = [] if isinstance(request.input, str) else request.input
+    given = [] if isinstance(given, str) else given
     brought: dict[str, list[Json]] = {}
     for i, item in enumerate([*earlier, *given], -len(earlier)):
         if item.get("type") in BRINGING:
@@ -202,11 +221,12 @@ def _input_item(item: Json) -> Json:
     item = {"status": "completed", **item}
     if isinstance(item.get("id"), str):
         return item
-    return {**item, "id": _id(ID_PREFIXES.get(str(kind), str(kind)))}
+    return {**item, "id": new_id(ID_PREFIXES.get(str(kind), str(kind)))}
 
 
 BRINGING = ("additional_tools", "tool_search_output")
 CALLS = ("function_call", "custom_tool_call", *tools.KINDS)
+RESULTS = ("tool_search_output", *(f"{call}_output" for call in CALLS if call != "tool_search_call"))
 ID_PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -216,6 +236,7 @@ ID_PREFIXES = {
     "shell_call": "sc",
     "apply_patch_call": "apc",
     "tool_search_call": "tsc",
+    "compaction": "cmp",
     "mcp_call": "mcp",
     "mcp_list_tools": "mcpl",
 }
@@ -253,7 +274,9 @@ def to_chat(
         chat["tool_choice"] = choice
     if request.reasoning is not None and request.reasoning.effort is not None:
         chat["reasoning_effort"] = request.reasoning.effort
-    if request.max_output_tokens is not None:
+    if request.generate is False:
+        chat["max_completion_tokens"] = 1  # the least there is: the prompt is what is wanted
+    elif request.max_output_tokens is not None:
         chat["max_completion_tokens"] = request.max_output_tokens
     if request.text is not None and request.text.format is not None:
         shape = request.text.format
@@ -286,30 +309,39 @@ class _Input(Conversation):
         self._hosted = hosted
         self._toolbox = toolbox
         self._unseal = unseal
+        self._readers: dict[str, Callable[[Json, str], None]] = {
+            "mcp_call": self._hosted_call,
+            "compaction": self._compaction,
+        }
 
     def add(self, items: Sequence[Json], earlier: int) -> None:
         """Read `items`, of which the first `earlier` are not the request's own."""
         said = (i for i, item in enumerate(items) if item.get("type", "message") == "message")
         newest = max((i for i in said if items[i].get("role") == "user"), default=-1)
+        compacted = max((i for i, item in enumerate(items) if item.get("type") == "compaction"), default=-1)
         for i, item in enumerate(items):
             where = f"input[{i - earlier}]" if i >= earlier else "previous_response_id"
             kind = item.get("type", "message")
+            if i < compacted and (kind != "message" or item.get("role") == "assistant"):
+                continue  # the summary has it
             if kind == "message":
                 self._message(item, where, media=i != newest)
             elif kind == "reasoning":
                 self._reasoning(item, where, past=i < newest)
-            elif kind in CALLS:
-                self._call(kind, item, where)
-            elif kind == "tool_search_output":
-                self._found(item, where)
-            elif isinstance(kind, str) and kind.removesuffix("_output") in CALLS:
-                self._result(kind, item, where)
-            elif kind == "mcp_call":
-                self._hosted_call(item, where)
-            elif kind not in (*BRINGING, "mcp_list_tools"):  # what is on offer now is what counts
-                raise RequestError(
-                    f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value"
-                )
+            elif kind == "compaction_trigger":
+                if earlier <= i < len(items) - 1:
+                    raise RequestError(f"{where}: compaction_trigger is not the last item.", where, "invalid_value")
+            elif kind not in ("additional_tools", "mcp_list_tools"):  # what is on offer now is what counts
+                self._reader(kind, where)(item, where)
+
+    def _reader(self, kind: Any, where: str) -> Callable[[Json, str], None]:
+        """What reads items of a kind that need nothing but themselves."""
+        if isinstance(kind, str):
+            if kind in self._readers:
+                return self._readers[kind]
+            if kind in (*CALLS, *RESULTS):
+                return self._function
+        raise RequestError(f"{where}.type is {kind!r}, which is not supported.", f"{where}.type", "invalid_value")
 
     def _message(self, item: Json, where: str, *, media: bool) -> None:
         role = item.get("role")
@@ -328,29 +360,24 @@ class _Input(Conversation):
         if thought is None:
             thought = _reasoning_text(item, where)
             if sealed and not thought and not past:  # what led to an answer is not shown again
-                raise RequestError(
-                    f"{where}.encrypted_content cannot be read: another server or key made it, or this server was "
-                    "started anew. Leave the item out.",
-                    f"{where}.encrypted_content",
-                    "invalid_encrypted_content",
-                )
+                raise _sealed(where, "Leave the item out.")
         if thought:
             self.reasoning(thought)
 
-    def _call(self, kind: str, item: Json, where: str) -> None:
-        call: Json = {"id": string_of(item, "call_id", where, filled=True), "type": "function"}
-        if kind in tools.KINDS:
-            function = {"name": self._toolbox.offered(tools.KINDS[kind]), "arguments": tools.call_arguments(item)}
-            call["function"] = function
+    def _compaction(self, item: Json, where: str) -> None:
+        summary = self._unseal(string_of(item, "encrypted_content", where, filled=True))
+        if summary is None:
+            raise _sealed(where, "Send the conversation itself; `reasoning_key` lets such items outlive a server.")
+        # As the user's: behind a word of the assistant's own, it would have nothing more to say.
+        self.say("user", f"{SUMMARY}{summary}")
+
+    def _function(self, item: Json, where: str) -> None:
+        plain = as_function(item, where, self._toolbox)
+        if plain["type"] == "function_call":
+            function = {name: plain[name] for name in ("name", "arguments")}
+            self.call({"id": plain["call_id"], "type": "function", "function": function})
         else:
-            namespace = item.get("namespace")
-            name = string_of(item, "name", where, filled=True)
-            name = self._toolbox.offered(name, namespace if isinstance(namespace, str) and namespace else None)
-            if kind == "custom_tool_call":
-                call |= {"type": "custom", "custom": {"name": name, "input": string_of(item, "input", where)}}
-            else:
-                call["function"] = {"name": name, "arguments": string_of(item, "arguments", where)}
-        self.call(call)
+            self.result(plain["call_id"], plain["output"])
 
     def _hosted_call(self, item: Json, where: str) -> None:
         """A call that the server ran, and what it came to."""
@@ -363,22 +390,57 @@ class _Input(Conversation):
             output = failure(_error_text(error))
         self.result(identifier, output if isinstance(output, str) else failure("the call was broken off"))
 
-    def _result(self, kind: str, item: Json, where: str) -> None:
-        # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
-        name = "id" if kind == "local_shell_call_output" and "call_id" not in item else "call_id"
-        output = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
-        if kind == "apply_patch_call_output" and output is None:
-            output = item.get("status")
-        self.result(
-            string_of(item, name, where, filled=name == "call_id"),
-            content_text(output, f"{where}.output", media=True, between="\n"),
-        )
 
-    def _found(self, item: Json, where: str) -> None:
-        """What a search for tools found. The tools themselves are shown with the others."""
-        names = [name for tool in item["tools"] for name in self._toolbox.names(tool)]
-        text = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
-        self.result(string_of(item, "call_id", where, filled=True), text)
+def is_call_or_result(item: Mapping[str, Any]) -> bool:
+    """Whether `as_function` knows an item: the call of a tool that the client runs, or what came of it."""
+    return item.get("type") in (*CALLS, *RESULTS)
+
+
+def as_function(item: Json, where: str, toolbox: Toolbox) -> Json:
+    """A call of a tool of any kind, or its result, as the item of a function's, with the name that the model knows.
+
+    Args:
+        where: the item's path.
+
+    Raises:
+        RequestError: the item lacks something.
+    """
+    kind = item["type"]
+    if kind in CALLS:
+        return _function_call(kind, item, where, toolbox)
+    # A local shell's result has its call's id as `id` in OpenAI's types, as `call_id` in its guide.
+    name = "id" if kind == "local_shell_call_output" and "call_id" not in item else "call_id"
+    call = string_of(item, name, where, filled=name == "call_id")
+    if kind == "tool_search_output":  # the tools themselves are shown with the others
+        names = [name for tool in item["tools"] for name in toolbox.names(tool)]
+        output = f"Found, and ready to be called: {', '.join(names)}" if names else "No tool was found."
+    else:
+        told = tools.shell_output(item.get("output")) if kind == "shell_call_output" else item.get("output")
+        if kind == "apply_patch_call_output" and told is None:
+            told = item.get("status")
+        output = content_text(told, f"{where}.output", media=True, between="\n")
+    return {"type": "function_call_output", "call_id": call, "output": output}
+
+
+def _function_call(kind: str, item: Json, where: str, toolbox: Toolbox) -> Json:
+    call = {"type": "function_call", "call_id": string_of(item, "call_id", where, filled=True)}
+    if kind in tools.KINDS:
+        return {**call, "name": toolbox.offered(tools.KINDS[kind]), "arguments": tools.call_arguments(item)}
+    namespace = item.get("namespace")
+    name = string_of(item, "name", where, filled=True)
+    name = toolbox.offered(name, namespace if isinstance(namespace, str) and namespace else None)
+    if kind == "custom_tool_call":
+        return {**call, "name": name, "arguments": custom_arguments(string_of(item, "input", where))}
+    return {**call, "name": name, "arguments": string_of(item, "arguments", where)}
+
+
+def _sealed(where: str, advice: str) -> RequestError:
+    return RequestError(
+        f"{where}.encrypted_content cannot be read: another server or key made it, or this server was started anew. "
+        f"{advice}",
+        f"{where}.encrypted_content",
+        "invalid_encrypted_content",
+    )
 
 
 def _error_text(error: Any) -> str:
@@ -409,12 +471,17 @@ def _tool_choice(choice: Any, toolbox: Toolbox) -> Any:
         return choice
     listed = choice.get("tools")
     if choice.get("type") != "allowed_tools" or not isinstance(listed, list):
-        return choice if choice.get("type") == "allowed_tools" else _named(choice, "tool_choice", toolbox)
-    named = [_named(tool, f"tool_choice.tools[{i}]", toolbox) for i, tool in enumerate(listed)]
+        return choice if choice.get("type") == "allowed_tools" else choice_of(choice, "tool_choice", toolbox)
+    named = [choice_of(tool, f"tool_choice.tools[{i}]", toolbox) for i, tool in enumerate(listed)]
     return {"mode": "auto", **choice, "tools": named}
 
 
-def _named(choice: Any, where: str, toolbox: Toolbox) -> Json:
+def choice_of(choice: Any, where: str, toolbox: Toolbox) -> Json:
+    """The choice of one tool, as chat has it.
+
+    Raises:
+        RequestError: it is none of the client's tools.
+    """
     kind = choice.get("type") if isinstance(choice, Mapping) else None
     if isinstance(kind, str) and kind in tools.TYPED:
         return {"type": "function", "function": {"name": toolbox.offered(kind)}}
@@ -532,8 +599,8 @@ class ResponseWriter(Writer):
         self._run(pieces, usage)
         return self.response
 
-    def _event(self, kind: str, **fields: Any) -> Json:
-        event = {"type": kind, "sequence_number": self._sequence, **fields}
+    def _event(self, type: str, **fields: Any) -> Json:
+        event = {"type": type, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return event
 
@@ -569,9 +636,9 @@ class ResponseWriter(Writer):
         index = len(self.response["output"])
         item: Json
         if kind == "reasoning":
-            item = {"id": _id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
+            item = {"id": new_id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
         else:
-            item = {"id": _id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
+            item = {"id": new_id("msg"), "type": "message", "role": "assistant", "content": [], "status": "in_progress"}
             preamble = self._message is not None and self._message.channel == "commentary"
             item["phase"] = "commentary" if preamble else "final_answer"
         self._open = _Open(index, item)
@@ -600,9 +667,8 @@ class ResponseWriter(Writer):
     def _call_item(opened: _Open, status: str) -> Json:
         assert opened.call is not None
         assert opened.tool is not None
-        item = opened.tool.item("".join(opened.text))
-        named = {"id": opened.item.get("id") or _id(ID_PREFIXES[item["type"]]), "call_id": opened.call.id}
-        return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
+        assert opened.call.id is not None
+        return call_item(opened.tool, "".join(opened.text), opened.call.id, status, opened.item.get("id"))
 
     def _close(self, status: str) -> Iterator[Json]:
         opened = self._open
@@ -632,7 +698,7 @@ class ResponseWriter(Writer):
 
     def _begin_hosted(self, call: ToolCallDelta, hosted: HostedTool) -> Iterator[Json]:
         item: Json = {
-            "id": _id("mcp"),
+            "id": new_id("mcp"),
             "type": "mcp_call",
             "approval_request_id": None,
             "arguments": "",
@@ -697,14 +763,43 @@ class ResponseWriter(Writer):
         if not opened.item:
             added = {**item, "status": "in_progress"}
             yield self._event("response.output_item.added", output_index=opened.index, item=added)
-        if item["type"] == "custom_tool_call":
-            if item["input"]:
-                yield self._event("response.custom_tool_call_input.delta", **place, delta=item["input"])
-            yield self._event("response.custom_tool_call_input.done", **place, input=item["input"])
-        elif item["type"] == "function_call":
-            named = {name: item[name] for name in ("name", "namespace") if name in item}
-            yield self._event("response.function_call_arguments.done", **place, **named, arguments=item["arguments"])
+        for event in call_events(item, place):
+            yield self._event(**event)
         return item
+
+
+class WarmUp(ResponseWriter):
+    """The reply to ``generate: false``: nothing is written, and a later request may go on from it."""
+
+    def feed(self, piece: Piece) -> Iterator[Json]:
+        return iter(())
+
+
+def call_item(tool: OfferedTool, arguments: str, call: str, status: str, identifier: str | None = None) -> Json:
+    """The item of a call.
+
+    Args:
+        call: the call's id.
+        identifier: the item's; None: a new one.
+    """
+    item = tool.item(arguments)
+    named = {"id": identifier or new_id(ID_PREFIXES[item["type"]]), "call_id": call}
+    return {**named, **item} | ({} if item["type"] == "custom_tool_call" else {"status": status})
+
+
+def call_events(item: Json, place: Json) -> Iterator[Json]:
+    """The events, but for their numbers, that tell a call's arguments once they are complete, by the kind of its item.
+
+    Args:
+        place: what each event says of where the item is.
+    """
+    if item["type"] == "custom_tool_call":
+        if item["input"]:
+            yield {"type": "response.custom_tool_call_input.delta", **place, "delta": item["input"]}
+        yield {"type": "response.custom_tool_call_input.done", **place, "input": item["input"]}
+    elif item["type"] == "function_call":
+        told: Json = {name: item[name] for name in ("name", "namespace", "arguments") if name in item}
+        yield {"type": "response.function_call_arguments.done", **place, **told}
 
 
 def _tool_list(server: str, offered: Sequence[HostedTool]) -> Json:
@@ -712,14 +807,14 @@ def _tool_list(server: str, offered: Sequence[HostedTool]) -> Json:
         {"name": tool.name, "description": tool.description, "input_schema": tool.parameters, "annotations": None}
         for tool in offered
     ]
-    return {"id": _id("mcpl"), "type": "mcp_list_tools", "server_label": server, "tools": listed, "error": None}
+    return {"id": new_id("mcpl"), "type": "mcp_list_tools", "server_label": server, "tools": listed, "error": None}
 
 
 def _opening(request: ResponsesRequest, model: str, toolbox: Toolbox, sampling: Mapping[str, float]) -> Json:
     """The response before it says anything, with every field that the Open Responses specification asks for."""
     given = request.model_dump()
     return {
-        "id": _id("resp"),
+        "id": new_id("resp"),
         "object": "response",
         "created_at": int(time.time()),
         "completed_at": None,
@@ -760,5 +855,6 @@ def _part(item: Json, text: str, logprobs: list[Json]) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def _id(prefix: str) -> str:
+def new_id(prefix: str) -> str:
+    """An id that nothing else has."""
     return f"{prefix}_{secrets.token_hex(16)}"

@@ -22,7 +22,7 @@ from ..core import RequestError
 from ..prompts import custom_input
 from .conversation import string_of
 
-__all__ = ["OfferedTool", "Toolbox", "anthropic_function"]
+__all__ = ["OfferedTool", "Toolbox", "anthropic_function", "run_by_client"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -241,7 +241,7 @@ class Toolbox:
             self._add_namespace(tool, where)
         elif kind in ("function", "custom"):
             self._offer(tool, where, None)
-        elif kind in TYPED and _is_local(tool):
+        elif kind in TYPED and run_by_client(tool):
             typed, name = TYPED[kind], self._free(kind)
             function = {"name": name, "description": typed.description, "parameters": typed.parameters}
             function |= {key: tool[key] for key in ("description", "parameters") if tool.get(key)}
@@ -294,8 +294,12 @@ class Toolbox:
         return name
 
 
-def _is_local(tool: Mapping[str, Any]) -> bool:
-    """Whether the client runs it: a shell of its own, not a container of OpenAI's; a search of its own tools."""
+def run_by_client(tool: Mapping[str, Any]) -> bool:
+    """Whether the client runs a tool: a shell of its own, not a container of OpenAI's; a search of its own tools."""
+    if tool.get("type") in ("function", "custom", "namespace"):
+        return True
+    if tool.get("type") not in TYPED:
+        return False
     if tool["type"] == "tool_search":
         return tool.get("execution") == "client"
     environment = tool.get("environment")

@@ -88,9 +88,7 @@ class Printer:
         unit = "token" if explanation.unit == "tokens" else "character"
         console.print(Text("repairs", "italic"))
         for issue in explanation.issues:
-            line = Text(f"{issue.code}", "bold red")
-            line.append(f" at {unit} {issue.offset}: ", "default")
-            line.append(meaning(issue.code), "default")
+            line = Text.assemble((issue.code, "bold red"), f" at {unit} {issue.offset}: {meaning(issue.code)}")
             if issue.text:
                 line.append(f" ({issue.text!r})", "red")
             console.print(line)

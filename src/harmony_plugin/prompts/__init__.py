@@ -3,7 +3,7 @@
 from .parts import content_text, placeholder
 from .render import REASONING_EFFORTS, PromptOptions, Prompts, render_prompt
 from .schema import MAX_SCHEMA_DEPTH, nests_too_deep, referenced
-from .tools import custom_input, tool_function, tool_name
+from .tools import custom_arguments, custom_input, tool_function, tool_name
 
 __all__ = [
     "MAX_SCHEMA_DEPTH",
@@ -11,6 +11,7 @@ __all__ = [
     "PromptOptions",
     "Prompts",
     "content_text",
+    "custom_arguments",
     "custom_input",
     "nests_too_deep",
     "placeholder",

@@ -15,7 +15,7 @@ import sys
 
 from ..core import HarmonyError
 
-__all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "register"]
+__all__ = ["PARSER_NAME", "TESTED_VERSIONS", "UnsupportedVLLM", "check", "register"]
 
 #: The name for ``--reasoning-parser`` and ``--tool-call-parser``.
 PARSER_NAME = "harmony"
@@ -66,16 +66,26 @@ def register() -> None:
                 "no reply by the plugin, and may refuse the parser 'harmony'. Serve with VLLM_USE_RUST_FRONTEND=0, or "
                 "without --reasoning-parser harmony and --tool-call-parser harmony."
             )
-        from ..settings import suspects
-        from . import constraints, seams, settings
+        check()
 
-        chosen = settings.from_environment()
-        settings.guided(chosen)
-        for line in suspects():
-            _say_once(f"harmony-plugin: {line}")
-        seams.load()
-        seams.check_serving()
-        constraints.check(settings.limits_of_server(chosen))
+
+def check() -> None:
+    """Find out what would keep the parsers from working here, for who names them elsewhere than on the command line.
+
+    Raises:
+        UnsupportedVLLM: this vLLM lacks what they need.
+        ValueError: a ``HARMONY_*`` variable has a value it does not take.
+    """
+    from ..settings import suspects
+    from . import constraints, seams, settings
+
+    chosen = settings.from_environment()
+    settings.guided(chosen)
+    for line in suspects():
+        _say_once(f"harmony-plugin: {line}")
+    seams.load()
+    seams.check_serving()
+    constraints.check(settings.limits_of_server(chosen))
 
 
 @functools.lru_cache(maxsize=64)

@@ -23,6 +23,7 @@ from harmony_plugin.api.reply import Ending
 from harmony_plugin.settings import REQUEST_KEY, set_up_logging
 
 from . import blocks, metrics, seams
+from .client_tools import request_class
 from .constraints import bound, constrain, limits_of
 from .deltas import delta_message, function_calls, with_id
 from .requests import (
@@ -599,4 +600,4 @@ def _wrap() -> None:
 
 
 _wrap()
-_vllm.rebind(HarmonyParser, DelegatingParser)
+_vllm.rebind(HarmonyParser, DelegatingParser, request_class(_vllm.ResponsesRequest))

@@ -22,6 +22,7 @@ from .splitting import NO_STOP, Patience, Plan, Stop
 from .tokenizers import Tokens
 
 __all__ = [
+    "HOSTED_TYPES",
     "check_tool_choice",
     "ended_by",
     "has_structural_tag",
@@ -44,9 +45,10 @@ __all__ = [
 _BUILTIN_TYPES = {
     "code_interpreter": "python",
     "web_search_preview": "browser",
-    "web_search": "browser",
     "container": "container",
 }
+#: All types of tools that vLLM runs there.
+HOSTED_TYPES = (*_BUILTIN_TYPES, "mcp")
 #: Types of the tools that are offered by name.
 _FUNCTIONS = ("function", "custom")
 #: Where notes are left, on a request's chat_template_kwargs.
@@ -90,11 +92,8 @@ def _named(tools: Iterable[Any]) -> Iterator[str | Mapping[str, Any]]:
 def named_tools(tools: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     """vLLM's tools, each with the name under which vLLM offers it to the model (None: it has none)."""
     for tool in tools:
-        if getattr(tool, "type", None) == "namespace":
-            yield from ((f"{tool.name}__{inner.name}", inner) for inner in tool.tools)
-        else:
-            function = getattr(tool, "function", tool)
-            yield getattr(function, "name", None), function
+        function = getattr(tool, "function", tool)
+        yield getattr(function, "name", None), function
 
 
 def check_tool_choice(request: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the plugin touches of vLLM's inside: the names, looked up in one place, and the two that it rebinds.
+"""What the plugin touches of vLLM's inside: the names, looked up in one place, and the three that it rebinds.
 
 Every other module of the vLLM side takes vLLM's classes from here. Features are detected, not versions; what is missing
 raises `UnsupportedVLLM` when the parser is first named, that is at start-up. Knows nothing of Harmony.
@@ -10,6 +10,8 @@ Checked against vLLM 0.27.1 to 0.33.0, each:
   imported, so rebinding it there, as they are imported, puts a subclass in its place.
 - ``vllm.parser.abstract_parser.DelegatingParser`` is what ``ParserManager`` composes a reasoning and a tool parser on
   for every other model; looked up in the same way, at the same moment.
+- ``vllm.entrypoints.openai.responses.protocol.ResponsesRequest`` is what the routes read requests by. They are imported
+  when the server is built, behind the named reasoning parser: rebinding it there has them take a subclass.
 - `SERVING` names the methods of the serving layer that `serving` wraps.
 """
 
@@ -33,6 +35,7 @@ class Seams:
     def __init__(self) -> None:
         self._harmony = _module("vllm.parser.harmony")
         self._delegating = _module("vllm.parser.abstract_parser")
+        self._responses = _module(f"{_RESPONSES}.protocol")
         #: The parsers that ours inherit from.
         self.HarmonyParser: Any = self._of("HarmonyParser")
         self.DelegatingParser: Any = _attribute(self._delegating, "DelegatingParser")
@@ -86,10 +89,16 @@ class Seams:
         #: An error that vLLM answers with HTTP 400.
         self.ValidationError: type[Exception] = _optional("vllm.exceptions", "VLLMValidationError") or ValueError
 
-    def rebind(self, harmony: type, delegating: type) -> None:
-        """Put our parsers where ``ParserManager`` looks: ``harmony`` for gpt-oss, ``delegating`` for other models."""
+    def rebind(self, harmony: type, delegating: type, requests: type) -> None:
+        """Put our parsers where ``ParserManager`` looks: ``harmony`` for gpt-oss, ``delegating`` for other models; and
+        ``requests`` where the route of ``/v1/responses`` finds the class that it reads requests by."""
         self._harmony.HarmonyParser = harmony  # type: ignore[attr-defined]
         self._delegating.DelegatingParser = delegating  # type: ignore[attr-defined]
+        self._responses.ResponsesRequest = requests  # type: ignore[attr-defined]
+
+    def request_class(self) -> Any:
+        """What requests of ``/v1/responses`` are read by."""
+        return _attribute(self._responses, "ResponsesRequest")
 
     @staticmethod
     def start_date() -> str | None:
@@ -146,6 +155,7 @@ SERVING_WHERE_THERE = (
     ("vllm.v1.engine.output_processor", "RequestState", "make_request_output"),
     (f"{_RESPONSES}.serving", "OpenAIServingResponses", "create_responses"),
     (f"{_RESPONSES}.serving", "OpenAIServingResponses", "responses_stream_generator"),
+    (f"{_RESPONSES}.serving", "OpenAIServingResponses", "retrieve_responses"),
     *GRAMMARS,
 )
 

@@ -10,6 +10,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
 - ``/v1/messages`` has blocks of our own: see `blocks`.
 - Strict settings end a stream of ``/v1/responses`` or ``/v1/messages`` with an error event; vLLM would break it off.
 - ``/v1/responses`` takes the tools that agents send: see `client_tools`.
+- A response tells of the format that was asked for (``text``).
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
@@ -43,6 +44,8 @@ from .tokenizers import Tokens
 __all__ = ["Split", "ended", "take_logprobs", "wrap"]
 
 _MARK = "_harmony_plugin"
+#: Of the serving object: the tools of responses that it has stored, by their ids; for as long as it stores them.
+_TOOLBOXES = "_harmony_plugin_toolboxes"
 
 
 class Split(NamedTuple):
@@ -93,6 +96,7 @@ def wrap(is_ours: Callable[[Any], bool], tokens_of: Callable[[Any], Tokens], set
         "create_responses": _asked_response,
         "responses_full_generator": _whole_response,
         "responses_stream_generator": _streamed_response,
+        "retrieve_responses": _stored_response,
         "verify": on_sampling_params,
         "compile_grammar": on_grammars,
         "from_new_request": functools.partial(on_detokenizers, tokens_of=tokens_of, patience=patience_of(settings)),
@@ -295,38 +299,66 @@ def _response_output(original: Any) -> Any:
 
 def _asked_response(original: Any) -> Any:
     async def create_responses(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self, "use_harmony", False):
-            client_tools.translate(request)
-        return await original(self, request, *args, **kwargs)
+        text = getattr(request, "text", None)
+        made = await original(self, client_tools.as_asked(request), *args, **kwargs)
+        return made if text is None else _telling_text(made, text)
 
     return create_responses
+
+
+def _telling_text(made: Any, text: Any) -> Any:
+    """A response, or the events of one, with the request's ``text``: parsers take it out of the request once they have
+    made a grammar of it, and clients look there for the format that the answer has."""
+    if hasattr(made, "__aiter__"):
+        return _telling_text_in(made, text)
+    if hasattr(made, "text"):
+        made.text = text
+    return made
+
+
+async def _telling_text_in(events: AsyncIterator[Any], text: Any) -> AsyncIterator[Any]:
+    async for event in events:
+        if hasattr(event, "response"):
+            event.response.text = text
+        yield event
 
 
 def _whole_response(original: Any) -> Any:
     async def responses_full_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         response = await original(self, request, *args, **kwargs)
-        client_tools.rename_calls(response, request.tools)
         if not getattr(request, "include_reasoning", True) and getattr(self, "use_harmony", False):
             output = getattr(response, "output", None)
             if output is not None:
                 response.output = [item for item in output if getattr(item, "type", None) != "reasoning"]
-        return response
+        toolbox = client_tools.toolbox_of(request)
+        if request.store:
+            # Later requests go on from what vLLM stored, so that stays as it is.
+            vars(self).setdefault(_TOOLBOXES, {})[request.request_id] = toolbox
+        return client_tools.shown(response, toolbox)
 
     return responses_full_generator
 
 
+def _stored_response(original: Any) -> Any:
+    async def retrieve_responses(self: Any, response_id: str, *args: Any, **kwargs: Any) -> Any:
+        response = await original(self, response_id, *args, **kwargs)
+        toolbox = vars(self).get(_TOOLBOXES, {}).get(response_id)
+        return response if toolbox is None else client_tools.shown(response, toolbox)
+
+    return retrieve_responses
+
+
 def _streamed_response(original: Any) -> Any:
     async def responses_stream_generator(self: Any, request: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        last = -1
+        calls = client_tools.Calls(client_tools.toolbox_of(request))
         try:
             async for event in original(self, request, *args, **kwargs):
-                client_tools.rename_calls(event, request.tools)
-                last = getattr(event, "sequence_number", last)
-                yield event
+                for each in calls.show(event):
+                    yield each
         except HarmonyParseError as error:
             told = MalformedOutput(error)
             yield ResponseErrorEvent(
-                type="error", code=told.code, message=told.message, param=None, sequence_number=last + 1
+                type="error", code=told.code, message=told.message, param=None, sequence_number=calls.number
             )
 
     return responses_stream_generator

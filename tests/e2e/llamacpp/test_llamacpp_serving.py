@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import shutil
@@ -18,6 +19,8 @@ import httpx
 import openai
 import pytest
 from llamacpp_rig import CASES, ENDLESS, Seen, chat_tools, expected, ids_of, scripted, sound
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
@@ -232,6 +235,17 @@ def test_both_clients_send_the_key(strict: ServerProcess) -> None:
         anthropic.Anthropic(base_url=strict.url, api_key="no").messages.count_tokens(model="one", messages=USER)
     claude = anthropic.Anthropic(base_url=strict.url, api_key="secret-key")
     assert claude.messages.count_tokens(model="one", messages=USER).input_tokens > 0
+
+
+def test_the_handshake_of_a_websocket_needs_the_key(strict: ServerProcess) -> None:
+    address = f"{strict.url.replace('http', 'ws')}/v1/responses"
+    with pytest.raises(InvalidStatus) as refused, connect(address):
+        pass
+    assert refused.value.response.status_code == 401
+    assert json.loads(refused.value.response.body)["error"]["code"] == "invalid_api_key"
+    with connect(address, additional_headers={"Authorization": "Bearer secret-key"}) as socket:
+        socket.send(json.dumps({"type": "response.create", "model": "none", "input": "x"}))
+        assert json.loads(socket.recv(timeout=60))["error"]["code"] == "model_not_found"
 
 
 def test_models_take_turns(strict: ServerProcess) -> None:

@@ -78,7 +78,7 @@ class Server:
         return [psutil.Process(self.process.pid)]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -133,7 +133,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
 
 def start(launch: Launch, log: Path) -> Server:
     """Start a server and wait until it answers; `ServerFailed` if it does not. The caller ends it with `stop`."""
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model_directory(launch.kind))),
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),

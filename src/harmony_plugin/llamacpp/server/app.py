@@ -14,30 +14,31 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic_core import from_json
 from sse_starlette.sse import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ... import __version__
-from ...api import debug, messages, responses
-from ...api.errors import ClientGone, Unauthorized
+from ...api import compaction, debug, messages, responses
+from ...api.errors import ClientGone, Stopping, Unauthorized
 from ...api.hosted import HostedTools
 from ...api.reply import Usage, Writer
 from ...api.tools import Toolbox
 from ...core import Explanation, RequestError
 from ..handler import Choices, HarmonyChatHandler, ProcessorFactory
 from ..scheduler import Scheduler
-from . import about, chat, errors, stock, tokens, ui
+from . import about, chat, errors, stock, tokens, ui, websocket
 from .host import Host, Turn
 from .mcp import McpTools
 from .metrics import Metrics
@@ -123,7 +124,7 @@ def create_app(host: Host, settings: ServerSettings, mcp_tools: McpTools | None 
         allow_headers=["*"],
         expose_headers=["x-request-id", "request-id", MODEL_HEADER, ISSUES_HEADER, "retry-after"],
     )
-    app.add_middleware(_Observed, metrics=server.metrics)
+    app.add_middleware(_Observed, metrics=server.metrics, host=host)
     app.include_router(server.router(app.openapi))
     if settings.ui:
         app.include_router(ui.router())
@@ -195,6 +196,7 @@ class _Server:
         ):
             guarded.add_api_route(path, endpoint, methods=[method], tags=[tag], response_model=None)
         router.include_router(guarded)
+        router.add_api_websocket_route("/v1/responses", self.converse)
         return router
 
     async def authenticate(self, request: Request) -> None:
@@ -206,7 +208,11 @@ class _Server:
         if not self._admitted(request):
             raise Unauthorized
 
-    def _admitted(self, request: Request) -> bool:
+    async def converse(self, socket: WebSocket) -> None:
+        """`/v1/responses`, many replies on one connection."""
+        await websocket.serve(socket, admitted=self._admitted(socket))
+
+    def _admitted(self, request: HTTPConnection) -> bool:
         if not self._keys:
             return True
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
@@ -216,6 +222,7 @@ class _Server:
 
     async def admit(self, request: Request) -> None:
         """What requests to the stock routes pass: the model that they name, and the line."""
+        self._check_open()
         given: Any = None
         with contextlib.suppress(ValueError):  # the route refuses what is no JSON
             given = await request.json()
@@ -223,6 +230,15 @@ class _Server:
         alias = self._choose(request, named if isinstance(named, str) else None)
         tokens.check(given, self.host.vocabulary_size)
         self.host.line.check(alias)
+
+    def _check_open(self) -> None:
+        """Whether new requests are taken.
+
+        Raises:
+            Stopping: no; those under way go on.
+        """
+        if self.host.draining:
+            raise Stopping
 
     def _choose(self, request: Request, named: str | None) -> str:
         """The alias of the model that answers; the reply's header tells it.
@@ -260,6 +276,8 @@ class _Server:
         return {"status": "ok"}
 
     async def readyz(self) -> JSONResponse:
+        if self.host.draining:
+            return JSONResponse({"status": "stopping"}, 503)
         ready = self.host.ready
         return JSONResponse({"status": "ready" if ready else "no model loaded"}, 200 if ready else 503)
 
@@ -296,32 +314,68 @@ class _Server:
         return await run_in_threadpool(lambda: JSONResponse(explained().to_dict()))
 
     async def create_response(self, request: Request) -> Response:
-        asked, earlier, toolbox, body = await run_in_threadpool(self._read_response, await self._body(request))
-        items = [*earlier, *responses.input_items(asked)]
-        listed = {str(item.get("server_label")) for item in items if item.get("type") == "mcp_list_tools"}
-        try:
-            exchange = await self._begin(request, chat.check(body))
-        except RequestError as error:
-            raise responses.rename(error) from error
-        writer = responses.ResponseWriter(
-            asked, exchange.model, toolbox, self.seal.close, exchange.reply.sampling, exchange.hosted, listed
-        )
+        body = await self._body(request)
+        exchange, writer, items = await self._response(request, body)
+        local: dict[str, Stored] | None = request.scope.get(websocket.LOCAL)
 
         async def remember() -> None:
-            if asked.store is not False:
-                await run_in_threadpool(self.store.put, Stored(items, writer.response))
+            stored = Stored(items, writer.response)
+            if local is not None:
+                local.clear()
+                local[writer.identifier] = stored
+            if writer.response["store"]:
+                await run_in_threadpool(self.store.put, stored)
 
         return await self._reply(exchange, writer, ended=remember)
 
-    def _read_response(self, body: Any) -> tuple[responses.ResponsesRequest, Sequence[Json], Toolbox, Json]:
-        """The request in `body`, the items that it goes on from, its tools, and the chat request that it means."""
+    async def compact(self, request: Request) -> Response:
+        body = await self._body(request)
+        if isinstance(body, dict):
+            body = {"input": [], **body, "stream": False}
+        exchange, writer, items = await self._response(request, body, compacts=True)
+        return JSONResponse(compaction.compacted(items, await self._whole(exchange, writer)))
+
+    async def _response(
+        self, request: Request, body: Any, *, compacts: bool = False
+    ) -> tuple[_Exchange, responses.ResponseWriter, list[Json]]:
+        """Begin the reply to a Responses request; what writes it down, and the items that led to it."""
+        local = request.scope.get(websocket.LOCAL)
+        asked, earlier, toolbox, chat_body = await run_in_threadpool(self._read_response, body, local or {})
+        compacts = compacts or compaction.asks_for_compaction(asked)
+        items = [*earlier, *responses.input_items(asked)]
+        listed = {str(item.get("server_label")) for item in items if item.get("type") == "mcp_list_tools"}
+        try:
+            checked = chat.check(chat_body)
+            exchange = await self._begin(request, compaction.to_summary(checked) if compacts else checked)
+        except RequestError as error:
+            raise responses.rename(error) from error
+        common = asked, exchange.model, toolbox
+        writer: responses.ResponseWriter
+        if compacts:
+            writer = compaction.CompactionWriter(*common, self.seal.close, exchange.reply.sampling)
+        elif asked.generate is False:
+            writer = responses.WarmUp(*common, sampling=exchange.reply.sampling)
+        else:
+            writer = responses.ResponseWriter(
+                *common, self.seal.close, exchange.reply.sampling, exchange.hosted, listed
+            )
+        return exchange, writer, items
+
+    def _read_response(
+        self, body: Any, local: Mapping[str, Stored] = MappingProxyType({})
+    ) -> tuple[responses.ResponsesRequest, Sequence[Json], Toolbox, Json]:
+        """The request in `body`, the items that it goes on from, its tools, and the chat request that it means.
+
+        Args:
+            local: replies that the request's connection alone can go on from.
+        """
         asked = responses.resolve(responses.check(body), self.store.item)
         previous = asked.previous_response_id
         earlier: Sequence[Json] = ()
         if previous is not None:
-            stored = self.store.get(previous, "previous_response_id")
+            stored = local.get(previous) or self.store.get(previous, "previous_response_id")
             earlier = [*stored.items, *stored.response["output"]]
-        toolbox = Toolbox(asked.tools, responses.brought_tools(asked, earlier))
+        toolbox = Toolbox(asked.tools, responses.brought_tools(asked.input, earlier))
         chat_body = responses.to_chat(asked, toolbox, earlier, self.seal.open, self._all_hosted)
         return asked, earlier, toolbox, chat_body
 
@@ -350,14 +404,6 @@ class _Server:
             return {"object": "response.input_tokens", "input_tokens": await self._count(request, chat.check(body))}
         except RequestError as error:
             raise responses.rename(error) from error
-
-    async def compact(self) -> Json:
-        raise RequestError(
-            "Compaction is not served here: have the model sum up the conversation, and go on from that.",
-            None,
-            "unsupported_endpoint",
-            404,
-        )
 
     async def create_message(self, request: Request) -> Response:
         asked = messages.check(await self._body(request))
@@ -479,7 +525,9 @@ class _Server:
 
         Raises:
             ClientGone: when the client did not wait.
+            Stopping: when the server is about to end.
         """
+        self._check_open()
         model = self._choose(request, given.get("model"))
         record: Record = request.scope[RECORD]
         record.streamed = bool(given.get("stream"))
@@ -542,15 +590,18 @@ class _Server:
         exchange.turn.when_done(over)
         if exchange.record.streamed:
             return _Events(exchange.turn, self._events(exchange, writer, end, ended), self.settings)
-
-        async def pieces() -> list[Any]:
-            return [piece async for pieces in exchange.turn for piece in pieces]
-
-        reply = writer.whole(await self._waited(exchange, pieces()), usage)
-        self.metrics.tokens(exchange.model, usage)
+        reply = await self._whole(exchange, writer)
         await ended()
         debugs = isinstance(exchange.reply, Choices | ToolLoop) and exchange.reply.debugs
         return JSONResponse(reply, headers={ISSUES_HEADER: debug.header(usage.issues)} if debugs else None)
+
+    async def _whole(self, exchange: _Exchange, writer: Writer) -> Json:
+        async def pieces() -> list[Any]:
+            return [piece async for pieces in exchange.turn for piece in pieces]
+
+        reply = writer.whole(await self._waited(exchange, pieces()), exchange.reply.usage)
+        self.metrics.tokens(exchange.model, exchange.reply.usage)
+        return reply
 
     async def _events(self, exchange: _Exchange, writer: Writer, end: bytes, ended: Ended) -> AsyncIterator[bytes]:
         usage = exchange.reply.usage
@@ -625,15 +676,17 @@ RECORD = "harmony_plugin.record"
 class _Observed:
     """ASGI middleware: a request id and the model's name on every reply, and the record of every request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, host: Host) -> None:
         self._app = app
         self._metrics = metrics
+        self._host = host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = scope[RECORD] = Record(scope["method"], f"req_{uuid4().hex}")
+        method = "WS" if websocket.LOCAL in scope else scope["method"]
+        record = scope[RECORD] = Record(method, f"req_{uuid4().hex}")
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -642,14 +695,18 @@ class _Observed:
                 headers["x-request-id"] = headers["request-id"] = record.identifier
                 if record.model is not None:
                     headers[MODEL_HEADER] = quote(record.model, safe=" !#$&'()*+,/:;=?@[]")
+                if self._host.draining:  # what comes next on this connection would find nobody
+                    headers["connection"] = "close"
             await send(message)
 
+        self._host.under_way += 1
         try:
             await self._app(scope, receive, observed)
         except Exception:
             record.status = record.status or 500  # answered further out
             raise
         finally:
+            self._host.under_way -= 1
             # The route's pattern, not the path: what clients make up must not become labels.
             record.endpoint = getattr(scope.get("route"), "path", "other")
             record.path = None if "route" in scope else scope["path"]

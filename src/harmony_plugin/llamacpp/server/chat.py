@@ -24,7 +24,7 @@ Json: TypeAlias = "dict[str, Any]"
 # Keyword arguments of chat handlers that only code in this process may use.
 RESERVED = frozenset(
     {
-        *("self", "llama", "cancelled", "observe", "request_id", "builtin_tools", REQUEST_KEY),
+        *("self", "llama", "cancelled", "observe", "request_id", "builtin_tools", "tools_shown", REQUEST_KEY),
         *("grammar", "logits_processor", "logits_processors"),
     }
 )
@@ -108,7 +108,7 @@ def call(
             reply: Any = handler.replies(**fields, observe=observe)
             items: Iterable[Any] = reply
         else:
-            for name in ("request_id", "builtin_tools", "max_tool_calls", REQUEST_KEY):
+            for name in ("request_id", "builtin_tools", "tools_shown", "max_tool_calls", REQUEST_KEY):
                 fields.pop(name, None)
             reply = StockReply(_stock(handler, fields), observe)
             items = reply.chunks() if as_chat else reply

@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...api.errors import Busy, MalformedOutput, Unauthorized, error_body
+from ...api.errors import Busy, MalformedOutput, Stopping, Unauthorized, error_body
 from ...core import HarmonyParseError, RequestError
+from ..scheduler import Cancelled
 from .settings import did_you_mean
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def of(error: BaseException) -> RequestError:
         return error
     if isinstance(error, HarmonyParseError):
         return MalformedOutput(error)
+    if isinstance(error, Cancelled):  # and somebody still waits: the server stops
+        return Stopping(before=False)
     if isinstance(error, HTTPException):
         return RequestError(str(error.detail), None, None, error.status_code)
     log.error("unexpected error", exc_info=error)
@@ -43,7 +46,7 @@ def response(request: Request, error: BaseException) -> Response:
     """The reply that reports `error` to the client of `request`."""
     told = of(error)
     headers = {}
-    if isinstance(told, Busy):
+    if isinstance(told, Busy | Stopping):
         headers["Retry-After"] = str(told.retry_after)
     if isinstance(told, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

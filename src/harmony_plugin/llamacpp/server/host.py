@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
-from ...api.errors import Busy
+from ...api.errors import Busy, Stopping
 from ...core import RequestError
 from ..handler import Choices, Serving
 from ..scheduler import Cancelled, Scheduler
@@ -319,6 +319,8 @@ class Turn:
         """Take the request. Runs in a thread of its own, beside the engine's."""
         last: Any = END
         try:
+            if self._host.stopping:
+                raise Stopping
             if not self._cancelled:
                 llama = self._host.model(self.model)
                 taken = self._call(llama, lambda: self._cancelled)
@@ -328,10 +330,10 @@ class Turn:
                     return
                 self._iterate(taken)
         except BaseException as error:
-            # `Cancelled`, or llama.cpp's complaint of a decode that was aborted: nobody waits for either.
             last = error
             if self._cancelled:
                 log.debug("generation stopped: %s", error)
+                last = Cancelled()  # it may be llama.cpp's complaint of a decode that was aborted
         self._pass_on(last)
 
     def _iterate(self, taken: Taken) -> None:
@@ -341,7 +343,7 @@ class Turn:
         try:
             for item in items:
                 if self._cancelled:
-                    return
+                    raise Cancelled
                 self._host.on_item()
                 self._pass_on(item)
         finally:
@@ -439,6 +441,12 @@ class Host:
         self._prepare = prepare
         self._models = stock.Models(self._brought, self._gone, self.resolve, self._in_use, most)
         self._ready = False
+        #: Requests that were received and not yet answered to their end.
+        self.under_way = 0
+        #: No new requests are taken.
+        self.draining = False
+        #: What runs is ended.
+        self.stopping = False
 
     @property
     def ready(self) -> bool:
@@ -614,10 +622,19 @@ class Host:
     def _lent(self, model: str | None = None) -> Any:
         return self.model(self.resolve(model))
 
-    def close(self) -> None:
-        """Stop what runs and let go of the models."""
+    def drain(self) -> None:
+        """Take no new requests. May be called in a signal's handler."""
+        self.draining = True
+
+    def stop(self) -> None:
+        """End what runs and what waits; whoever still reads is told."""
+        self.draining = self.stopping = True
         for turn in [*self.turns]:
             turn.cancel()
+
+    def close(self) -> None:
+        """Stop what runs and let go of the models."""
+        self.stop()
         self.threads.shutdown(wait=True, cancel_futures=True)
         self._models.close()
         self._ready = False

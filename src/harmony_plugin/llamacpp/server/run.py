@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TextIO
 
 import uvicorn
@@ -32,11 +33,13 @@ from .store_file import StoreError
 
 __all__ = ["main"]
 
+log = logging.getLogger("harmony_plugin.server")
+
 NO_MODEL = 1
 WRONG_SETTINGS = 2
 NO_ADDRESS = 3
 INTERRUPTED = 130  # as a shell has it
-GRACE = 5  # seconds that replies under way have when the server is told to stop
+GRACE = 2  # seconds for the last words, to clients whose replies were ended
 
 
 def main(
@@ -76,6 +79,7 @@ def main(
         ssl_keyfile=chosen.server.ssl_keyfile,
         ssl_certfile=chosen.server.ssl_certfile,
         timeout_graceful_shutdown=GRACE,
+        ws_max_size=chosen.server.max_body_mb << 20,
         log_config=None,  # as the rest
         access_log=False,  # there is a line for each request, which says more
     )
@@ -153,7 +157,10 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
 
 class _Listener(uvicorn.Server):
-    """Says what is served, once it is."""
+    """Says what is served, once it is; and when it is told to stop, finishes what it has begun.
+
+    uvicorn by itself stops listening at once, and the library of our streams ends them half a second later.
+    """
 
     def __init__(
         self, config: uvicorn.Config, host: Host, settings: ServerSettings, hosted: HostedTools | None
@@ -162,6 +169,35 @@ class _Listener(uvicorn.Server):
         self._hosted = hosted
         self._host = host
         self._settings = settings
+        self._told = False
+        self._until: float | None = None  # when what runs is ended; None: nobody has said that it should
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first SIGTERM: finish what runs, for some time. Ctrl+C, or a second signal: end it. The next: go."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + (self._settings.drain_seconds if sig == signal.SIGTERM else 0)
+            self._host.drain()
+        elif now < self._until:
+            self._until = now
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn's, ten times a second."""
+        if self._until is not None and not self.should_exit:
+            self.should_exit = self._finished(self._until - time.monotonic())
+        return await super().on_tick(counter)
+
+    def _finished(self, left: float) -> bool:
+        """Whether nothing is under way any more, or it was ended and has had its time. `left`: seconds until it is."""
+        running = self._host.under_way
+        if running and not self._told:
+            self._told = True
+            log.info("stopping: %d under way, %.0f s for them", running, max(0.0, left))
+        if running and left <= 0:
+            self._host.stop()
+        return not running or left <= -GRACE
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

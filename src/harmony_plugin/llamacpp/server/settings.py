@@ -311,6 +311,11 @@ class ServerSettings(_ServerBase):
         description="Secret that seals the reasoning which clients of /v1/responses keep (encrypted_content); none: a "
         "new one at each start.",
     )
+    drain_seconds: int = Field(
+        default=25,
+        ge=0,
+        description="Seconds that requests under way have to finish when the server is told to stop (SIGTERM).",
+    )
     max_body_mb: int = Field(default=32, ge=1, description="Size of a request body, in MB, past which it is refused.")
     models_max: int = Field(
         default=1, ge=1, description="Models in memory at a time; the one that was used longest ago goes."
