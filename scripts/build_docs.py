@@ -129,7 +129,7 @@ class Stage:
 
         def placed(found: re.Match[str]) -> str:
             there = Path(os.path.normpath(base / found[2]))
-            if not there.exists() or there.is_relative_to(STAGED):
+            if not there.exists():
                 return found[0]  # which Zensical complains of
             if not there.is_relative_to(DOCS) and there.relative_to(ROOT).as_posix() not in OUTSIDE:
                 self._sources.add(there)
