@@ -10,7 +10,7 @@ COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 
 # pip, saying what it is at.
 PIP := $(BIN)/python scripts/pip_progress.py
 
-.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation clean
+.PHONY: help demo test quick lint coverage soak bench bench-servers fuzz conformance verify-servers agents matrix vllm-tests mutation dist clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -25,6 +25,7 @@ help:
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
+	@echo "make dist         what is released: built, checked, installed by itself and used"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
 
 $(BIN)/python:
@@ -106,5 +107,9 @@ mutation: $(VENV)/.test
 	$(PIP) install cosmic-ray
 	$(BIN)/python scripts/mutation_testing.py
 
+dist: | $(BIN)/python
+	@$(PIP) install --group dist
+	$(BIN)/python scripts/check_dist.py
+
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
