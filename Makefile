@@ -13,7 +13,7 @@ RAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-plugin/ray-venv
 PIP := $(BIN)/python scripts/pip_progress.py
 
 .PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance verify-servers docs \
-	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint ray clean
+	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint ray dist clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -35,6 +35,7 @@ help:
 	@echo "make libraries    openai-agents, pydantic-ai, LangChain, LiteLLM, instructor and the AI SDK against both servers"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
+	@echo "make dist         what is released: built, checked, installed by itself and used"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
 
 $(BIN)/python:
@@ -156,5 +157,9 @@ mutation: $(VENV)/.test
 	$(PIP) install cosmic-ray
 	$(BIN)/python scripts/mutation_testing.py
 
+dist: | $(BIN)/python
+	@$(PIP) install --group dist
+	$(BIN)/python scripts/check_dist.py
+
 clean:
-	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
