@@ -44,7 +44,7 @@ from harmony_plugin.demo.process import ServerProcess
 
 SCRIPT = {"script": "long"}
 SAID = "The sun came out over Rome, and by noon it was 31 degrees in the shade. " * 8
-QUIET = 12.0  # seconds: longer than nginx leaves a server alone that refused
+QUIET = 5.0  # seconds that a server serves before the next one is told to stop
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ async def roll(balancer: Balancer, running: list[ServerProcess], clients: int) -
         again = Counter(" then ".join(tries) for *_, tries in balancer.tries() if len(tries) > 1)
         kinds = ", ".join(f"{number} x {tries}" for tries, number in again.items())
         print(f"  asked at a second server: {again.total()} ({kinds})")
-    for line in load.failed[:10]:
+    for line in load.failed[:10] + (balancer.complaints()[:20] if load.failed else []):
         print("    " + line, file=sys.stderr)
     return not load.failed
 

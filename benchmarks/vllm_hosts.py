@@ -52,8 +52,8 @@ A, B = "10.99.0.1", "10.99.0.2"
 RPC = "13345"
 WHAT = ("hosts", "link", "balanced", "api")
 HEAD = "| streams | exact | cut | hung | wrong |\n| --- | --- | --- | --- | --- |"
-HUNG = 120.0  # seconds for a whole stream, which takes some 20
-BACK = 60  # seconds that host B has to start anew
+HUNG = 180.0  # seconds for a whole stream, which takes some 20 on a machine that does nothing else
+BACK = 90  # seconds that host B has to start anew
 DATA_PARALLEL = ("--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", A)
 DATA_PARALLEL += ("--data-parallel-rpc-port", RPC)
 
@@ -137,9 +137,9 @@ class OnB:
 
 
 def long_script(seed: int) -> Script:
-    """Some 500 tokens of reasoning and answer."""
+    """Some 1,500 tokens of reasoning and answer."""
     dice = random.Random(seed)
-    think, say = (" ".join(dice.choice(WORDS) for _ in range(120)) for _ in range(2))
+    think, say = (" ".join(dice.choice(WORDS) for _ in range(400)) for _ in range(2))
     return Script(
         tuple(
             encode(

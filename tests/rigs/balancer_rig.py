@@ -100,6 +100,11 @@ class Balancer:
         text = text.replace("/readyz", self._health)
         return text if self._sticky else STICKY.sub("", text)
 
+    def complaints(self) -> list[str]:
+        """The lines of nginx's log of errors; HAProxy writes none."""
+        log = Path(self._folder.name) / "error.log"
+        return log.read_text("utf-8").splitlines() if log.exists() else []
+
     def tries(self) -> list[tuple[str, str, list[str]]]:
         """nginx's: path, status and the statuses of each try, of all requests so far."""
         lines = (Path(self._folder.name) / "access.log").read_text("utf-8").splitlines()

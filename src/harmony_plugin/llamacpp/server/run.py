@@ -39,6 +39,7 @@ NO_MODEL = 1
 WRONG_SETTINGS = 2
 NO_ADDRESS = 3
 INTERRUPTED = 130  # as a shell has it
+KEEP_ALIVE = 75  # seconds; longer than balancers keep an idle connection (nginx, AWS: 60), or a request meets its end
 GRACE = 2  # seconds for the last words, to clients whose replies were ended
 
 
@@ -78,6 +79,7 @@ def main(
         port=chosen.port,
         ssl_keyfile=chosen.server.ssl_keyfile,
         ssl_certfile=chosen.server.ssl_certfile,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
         ws_max_size=chosen.server.max_body_mb << 20,
         log_config=None,  # as the rest
