@@ -45,6 +45,7 @@ OUTSIDE = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
     "fuzz/README.md": "project/fuzzing.md",
+    "examples/README.md": "examples.md",
     "examples/monitoring/README.md": "monitoring.md",
 }
 #: Where the text of other files is, that pages link to.
