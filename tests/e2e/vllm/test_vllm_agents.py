@@ -176,6 +176,12 @@ def test_an_output_that_is_neither_text_nor_parts(server: Server) -> None:
         assert json.loads(reply.text)["error"]["message"].startswith("input[1].output")
 
 
+def test_the_description_of_the_api(server: Server) -> None:
+    described = httpx.get(f"{server.url}/openapi.json", timeout=240).json()
+    body = described["paths"]["/v1/responses"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/ResponsesRequest"}
+
+
 def test_nothing_was_raised(server: Server) -> None:
     """In all of the above."""
     assert "Traceback" not in server.log_text(), server.log_text()[-4000:]
