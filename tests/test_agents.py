@@ -105,7 +105,7 @@ def told(**more: Any) -> dict[str, Any]:
 
 def passed(path: str, last: str = "Thought number 0. 5555 2222") -> list[Exchange]:
     field, details = ("messages", "completion") if path == "/v1/chat/completions" else ("input", "output")
-    usage = {"prompt_tokens" if field == "messages" else "input_tokens": 10, f"{details}_tokens": 3}
+    usage: dict[str, Any] = {"prompt_tokens" if field == "messages" else "input_tokens": 10, f"{details}_tokens": 3}
     usage |= {f"{details}_tokens_details": {"reasoning_tokens": 1}}
     body = {field: [{"role": "user", "content": last}], "stream": False}
     reply = json.dumps({"usage": usage}).encode()

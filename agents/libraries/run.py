@@ -65,7 +65,7 @@ class Program:
 
 def _versions(folder: Path, *names: str) -> str:
     places = [str(place) for place in folder.glob("lib/python*/site-packages")]
-    found = {name: next(importlib.metadata.distributions(name=name, path=places)).version for name in names}
+    found = {name: next(iter(importlib.metadata.distributions(name=name, path=places))).version for name in names}
     return ", ".join(version if name == names[0] else f"{name} {version}" for name, version in found.items())
 
 
