@@ -29,10 +29,8 @@ RECORDED = recording.RECORDED.with_name("library_requests.jsonl")
 
 def table(outcomes: Sequence[run.Outcome]) -> str:
     """The outcomes as Markdown, and what is known of those that are not well."""
-    heads = (
-        *("library", "version", "API", "server", "tool loop", "streamed loop", "structured output"),
-        *("reasoning shown", "reasoning back", "usage", "two calls at once"),
-    )
+    loops = ("tool loop", "streamed loop", "structured output", "reasoning shown", "reasoning back", "usage")
+    heads: tuple[str, ...] = ("library", "version", "API", "server", *loops, "two calls at once")
     rows = [heads, tuple("---" for _ in heads)]
     why: list[str] = []
     for outcome in outcomes:
@@ -107,7 +105,7 @@ def drive(server: str, programs: Sequence[tuple[Library, run.Program]], *, recor
                 outcomes.append(run.run(library, api, program, here, running))
                 _tell(outcomes[-1])
                 name = f"{library.key}, {api}"
-                words = [f"task-{word}." for word in ("streamed", *run.SHAPES)]
+                words = [f"task-{word}." for word in ("streamed", "schema", "tool")]
                 lines += recording.lines(name, program.version, outcomes[-1].exchanges, words, here)
     if recorded:
         recording.write(RECORDED, lines)

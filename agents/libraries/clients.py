@@ -77,7 +77,7 @@ LIBRARIES = (
         ),
     ),
     Library("litellm", ("litellm>=1.110",), "with_litellm.py"),
-    Library("instructor", ("instructor>=1.17", "openai>=3"), "with_instructor.py", tool="Sum"),
+    Library("instructor", ("instructor>=1.17",), "with_instructor.py", tool="Sum"),
     Library(
         "ai-sdk",
         ("ai@>=6", "@ai-sdk/openai@>=3", "@ai-sdk/openai-compatible@>=2", "zod@>=4"),
