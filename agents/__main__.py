@@ -22,7 +22,6 @@ from .install import Installed, Unavailable, install
 from .servers import SERVERS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "agents.md"
-BEGIN, END = "<!-- begin: agents -->\n", "<!-- end: agents -->\n"
 COLUMNS = ("loop", "reasoning back", "structured output", "cancel")
 
 
@@ -57,7 +56,6 @@ def _share(cached: tuple[int, int] | None) -> str:
 
 def drive(server: str, agents: Sequence[tuple[Agent, Installed]], *, recorded: bool = False) -> list[run.Outcome]:
     """Every agent against one server. `recorded`: whether what they send is kept for the tests."""
-    agents = [each for each in agents if server in each[0].servers]
     with ExitStack() as stack:
         places = [stack.enter_context(run.place()) for _ in agents]
         said = [run.scripts(agent, place) for (agent, _), place in zip(agents, places, strict=True)]
@@ -72,10 +70,11 @@ def drive(server: str, agents: Sequence[tuple[Agent, Installed]], *, recorded: b
         return outcomes
 
 
-def write(written: str) -> None:
-    """Put the table where the document has one."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    PAGE.write_text(before + BEGIN + written + "\n" + END + rest.partition(END)[2], "utf-8")
+def write(name: str, written: str) -> None:
+    """Put a table where the document has the one of that name."""
+    begin, end = (f"<!-- {place}: {name} -->\n" for place in ("begin", "end"))
+    before, _, rest = PAGE.read_text("utf-8").partition(begin)
+    PAGE.write_text(before + begin + written + "\n" + end + rest.partition(end)[2], "utf-8")
 
 
 def _tell(outcome: run.Outcome, place: Place) -> None:
@@ -113,7 +112,7 @@ def main() -> int:
         for outcome in drive(server, agents, recorded=given.record and server == "llamacpp")
     ]
     if given.write:
-        write(table(outcomes))
+        write("agents", table(outcomes))
     if given.json:
         fields = [{k: v for k, v in asdict(outcome).items() if k != "exchanges"} for outcome in outcomes]
         print(json.dumps(fields, indent=2))

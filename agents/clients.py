@@ -49,7 +49,6 @@ class Agent(ABC):
         program: of that package.
         api: what it speaks.
         structured: whether its command line can be asked for an answer of a schema.
-        servers: those that can serve it.
     """
 
     key: ClassVar[str]
@@ -58,7 +57,6 @@ class Agent(ABC):
     program: ClassVar[str]
     api: ClassVar[str]
     structured: ClassVar[bool] = True
-    servers: ClassVar[tuple[str, ...]] = ("llamacpp", "vllm")
 
     @abstractmethod
     def prepare(self, place: Place) -> Mapping[str, str]:
@@ -145,7 +143,6 @@ class CodexSearching(Codex):
     """With a model's name that it knows: freeform patches, and MCP tools that are searched for."""
 
     key, name, model = "codex-search", 'Codex, `model = "gpt-5.5"`', "gpt-5.5"
-    servers = ("llamacpp",)
 
     def steps(self, place: Place, helper: str) -> dict[str, list[Call]]:
         patch = "*** Begin Patch\n*** Update File: note.txt\n@@\n-old\n+new\n*** End Patch"
@@ -162,7 +159,6 @@ class CodexCoding(Codex):
     """With the name of a model that calls tools by programs: an item of the conversation brings all tools."""
 
     key, name, model = "codex-code", 'Codex, `model = "gpt-6.2-sol"`', "gpt-6.2-sol"
-    servers = ("llamacpp",)
 
     def steps(self, place: Place, helper: str) -> dict[str, list[Call]]:
         adding = "text(JSON.stringify(await tools.mcp__calculator__add({a: 1234, b: 4321})));"

@@ -19,7 +19,7 @@ from .clients import Place
 from .relay import Exchange
 from .run import Outcome
 
-__all__ = ["RECORDED", "record"]
+__all__ = ["RECORDED", "lines", "record", "write"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -41,24 +41,39 @@ PLAIN: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def record(outcomes: Iterable[Outcome], places: Iterable[Place]) -> None:
-    """Write the loops of `outcomes`, and what stood beside them, a conversation a line."""
-    lines = [line for outcome, place in zip(outcomes, places, strict=True) for line in _lines(outcome, place)]
-    RECORDED.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    """Write the loops of `outcomes`, and what stood beside them."""
+    write(
+        RECORDED,
+        (
+            line
+            for outcome, place in zip(outcomes, places, strict=True)
+            for line in lines(outcome.agent, outcome.version, outcome.exchanges, CONVERSATIONS, place)
+        ),
+    )
 
 
-def _lines(outcome: Outcome, place: Place) -> Iterator[Json]:
+def write(file: Path, recorded: Iterable[Json]) -> None:
+    """A conversation a line."""
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in recorded), "utf-8")
+
+
+def lines(
+    client: str, version: str, exchanges: Iterable[Exchange], conversations: Iterable[str], place: Place
+) -> Iterator[Json]:
+    """Those of a client's conversations that are named, to be written."""
     seen: dict[str, list[Exchange]] = {}
-    for exchange in outcome.exchanges:
+    for exchange in exchanges:
         if exchange.generates and not exchange.left:
             seen.setdefault(exchange.conversation or "side", []).append(exchange)
-    for conversation in CONVERSATIONS:
+    for conversation in conversations:
         if conversation in seen:
-            exchanges = seen[conversation]
+            found = seen[conversation]
             # Requests on the side belong to no loop.
-            yield _line(outcome, conversation, exchanges[:1] if conversation == "side" else exchanges, place)
+            found = found[:1] if conversation == "side" else found
+            yield {"client": f"{client}, {conversation}", "version": version, **_line(found, place)}
 
 
-def _line(outcome: Outcome, conversation: str, exchanges: list[Exchange], place: Place) -> Json:
+def _line(exchanges: list[Exchange], place: Place) -> Json:
     clean = _cleaner(place)
     given: dict[str, str] = {}
     bodies = []
@@ -69,8 +84,6 @@ def _line(outcome: Outcome, conversation: str, exchanges: list[Exchange], place:
             given.update((value, f"<{number}.{i}.{field}>") for field, value in item.items())
     common = {k: v for k, v in bodies[0].items() if all(body.get(k) == v for body in bodies)}
     return {
-        "client": f"{outcome.agent}, {conversation}",
-        "version": outcome.version,
         "path": exchanges[0].path,
         "says": [exchange.said.replace(str(place.work), PROJECT) for exchange in exchanges],
         "common": common,
@@ -83,15 +96,18 @@ def _told(key: str, text: str, *, given: Mapping[str, str], clean: Callable[[str
 
 
 def _items(exchange: Exchange) -> list[dict[str, str]]:
-    """The items, blocks or calls of a streamed reply, with those of their fields that come back."""
+    """The items, blocks or calls of a reply, with those of their fields that come back."""
     items: list[Json] = []
     for event in exchange.events():
         if event.get("type") == "response.completed":
             items = event["response"]["output"]
+        elif event.get("object") == "response":
+            items = event["output"]
         elif event.get("type") == "content_block_start":
             items.append(event["content_block"])
         for choice in event.get("choices") or ():
-            items += [call for call in choice["delta"].get("tool_calls") or () if call.get("id")]
+            calls = choice.get("delta", choice.get("message", {})).get("tool_calls") or ()
+            items += [call for call in calls if call.get("id")]
     return [{field: item[field] for field in GIVEN_BACK if isinstance(item.get(field), str)} for item in items]
 
 

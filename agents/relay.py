@@ -54,10 +54,23 @@ class Exchange:
         return self.method == "POST" and self.path in GENERATING
 
     def events(self) -> Iterator[Json]:
-        """The events of a streamed reply."""
+        """The events of a streamed reply; a whole one is one event."""
+        whole = _object(self.reply)
+        if whole is not None:
+            yield whole
+            return
         for line in self.reply.decode("utf-8", "replace").splitlines():
             if line.startswith("data: {"):
                 yield json.loads(line.removeprefix("data: "))
+
+    def usage(self) -> Json:
+        """What the reply says of its tokens, in the words of its API."""
+        usage: Json = {}
+        for event in self.events():
+            for holder in (event, event.get("response"), event.get("message")):
+                if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
+                    usage |= {name: value for name, value in holder["usage"].items() if value}
+        return usage
 
 
 def history(path: str, body: Mapping[str, Any]) -> list[Any]:

@@ -267,22 +267,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _cached(exchange: Exchange) -> tuple[int, int]:
     """Prompt tokens, and those that were cached, as the reply's usage has them on any API."""
-    usage: Json = {}
-    for event in exchange.events():
-        for told in _usages(event):
-            usage |= {name: value for name, value in told.items() if value}
+    usage = exchange.usage()
     if "prompt_tokens" in usage:
         return usage["prompt_tokens"], (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     if "input_tokens_details" in usage:
         return usage["input_tokens"], usage["input_tokens_details"].get("cached_tokens") or 0
     cached = usage.get("cache_read_input_tokens") or 0
     return (usage.get("input_tokens") or 0) + (usage.get("cache_creation_input_tokens") or 0) + cached, cached
-
-
-def _usages(event: Json) -> Iterator[Json]:
-    for holder in (event, event.get("response"), event.get("message")):
-        if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
-            yield holder["usage"]
 
 
 def _picture() -> bytes:

@@ -51,10 +51,15 @@ ENDLESS = says(" ".join(f"word{i}" for i in range(3_000)))
 
 
 class Scripts:
-    """The conversations of a run: for each word, what the model says, reply by reply; the last one again and again."""
+    """The conversations of a run: for each word, what the model says, reply by reply; the last one again and again.
 
-    def __init__(self, conversations: Mapping[str, Sequence[str]]) -> None:
+    Args:
+        aside: whether requests without tools are on the side, whatever words they have.
+    """
+
+    def __init__(self, conversations: Mapping[str, Sequence[str]], *, aside: bool = True) -> None:
         self._conversations = conversations
+        self._aside = aside
 
     def replies(self) -> Iterable[str]:
         """All that the model may say."""
@@ -65,7 +70,7 @@ class Scripts:
         said = history(exchange.path, body)
         found = max(((_place(word, said), word) for word in self._conversations), default=(-1, ""))
         exchange.said = SIDE
-        if body.get("tools") or _brings_tools(said):
+        if not self._aside or body.get("tools") or _brings_tools(said):
             place, word = found
             if place >= 0:
                 replies = self._conversations[word]

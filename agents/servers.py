@@ -27,6 +27,8 @@ Json: TypeAlias = "dict[str, Any]"
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "gpt-oss-20b"
+# The names that the model is served by: Codex sends other tools to models of OpenAI's names.
+NAMES = (MODEL, "gpt-5.5", "gpt-6.2-sol")
 CONTEXT = 65_536  # Claude Code's tools and instructions alone are 10,000 tokens and more
 RUNNING = re.compile(r"^(?:harmony_requests_running|vllm:num_requests_running)(?:\{[^}]*\})? ([\d.]+)$", re.MULTILINE)
 
@@ -69,7 +71,9 @@ def vllm(said: Iterable[str]) -> Iterator[Server]:
     sys.path.append(str(ROOT / "tests" / "rigs"))
     from vllm_rig.server import Launch, running
 
-    flags = ("--served-model-name", MODEL, "--enable-prompt-tokens-details")
+    # Without checkpoints a session finds nothing of another's prompt that goes on in another way (docs/vllm.md).
+    caching = ("--enable-prompt-tokens-details", "--prefix-cache-retention-interval", "1024")
+    flags = ("--served-model-name", *NAMES, *caching)
     with tempfile.TemporaryDirectory() as folder:
         launch = Launch(flags=flags, max_model_len=CONTEXT)
         with running(launch, Path(folder, "vllm.log")) as server:

@@ -30,6 +30,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "rigs")]
 # Workers run the code that this process does.
 os.environ["PYTHONPATH"] = os.pathsep.join((sys.path[0], sys.path[1], os.environ.get("PYTHONPATH", "")))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Else Ray ends workers where other programs fill the machine's memory.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 import psutil  # noqa: E402
 import pyarrow as pa  # noqa: E402

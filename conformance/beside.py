@@ -32,9 +32,9 @@ BLOCK = re.compile(
 PAIRS = {"llamacpp": ("llama.cpp, stock", "llama.cpp, ours"), "vllm": ("vLLM, stock", "vLLM, plugin")}
 TOLD = {
     "llama.cpp, stock": "`llama_cpp.server`",
-    "llama.cpp, ours": "`harmony_plugin.llamacpp`",
-    "vLLM, stock": "vLLM's parsers",
-    "vLLM, plugin": "harmony-plugin in vLLM",
+    "llama.cpp, ours": "harmony-plugin",
+    "vLLM, stock": "vLLM's own parsers",
+    "vLLM, plugin": "harmony-plugin",
 }
 WEATHER = {
     "type": "function",
@@ -168,20 +168,27 @@ def code(text: str) -> str:
 
 
 def cells(reply: dict[str, Any]) -> list[str]:
+    """Status, reasoning, content and tool calls, as cells of a table."""
     if "error" in reply:
-        return [reply["error"], "–", "–"]
+        return [f"**{reply['error']}**", "–", "–", "–"]
     calls = [f"{code(call['name'])} {code(call['arguments'])}" for call in reply["tool_calls"]]
     fields = [code(reply[name]) if reply[name] else "–" for name in ("reasoning", "content")]
-    return [*fields, ", ".join(calls) or "–"]
+    return ["HTTP 200", *fields, ", ".join(calls) or "–"]
 
 
 def shown(answers: dict[str, Any], pair: str, names: list[str]) -> Iterator[str]:
+    stock, ours = PAIRS[pair]
     for name in names:
         title, raw = SAID[name]
         yield f"**{title}.** The model writes\n\n```text\n{raw}\n```\n\n"
-        yield "| server | reasoning | content | tool calls |\n| --- | --- | --- | --- |\n"
-        for server in PAIRS[pair]:
-            yield f"| {TOLD[server]} | {' | '.join(cells(answers['servers'][server][name]))} |\n"
+        yield f"| | {TOLD[stock]} | {TOLD[ours]} |\n| --- | --- | --- |\n"
+        fields = zip(
+            ("", "reasoning", "content", "tool calls"),
+            *(cells(answers["servers"][each][name]) for each in (stock, ours)),
+            strict=True,
+        )
+        for row in fields:
+            yield f"| {' | '.join(row)} |\n".replace("|  |", "| |")
         yield "\n"
     yield f"*As answered by {answers['versions'][pair]}.*\n"
 

@@ -1,4 +1,4 @@
-"""gpt-oss in plain Python on llama-cpp-python: reasoning, tools, a schema for the answer. No server.
+"""gpt-oss in plain Python on llama-cpp-python, no server: reasoning, a tool loop, arguments held to a schema.
 
 pip install 'harmony-plugin[llamacpp]'
 python examples/llamacpp_tool_loop.py gpt-oss-20b.gguf "Is it warmer in Rome or in Oslo?"
@@ -15,46 +15,30 @@ from llama_cpp import Llama
 from harmony_plugin.llamacpp import HarmonyChatHandler
 
 WEATHER = {"Rome": 24, "Oslo": 9}
+TOOL = {
+    "name": "get_temperature",
+    "description": "The temperature in a city now.",
+    "strict": True,  # the arguments are held to the schema while they are sampled
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "description": "Its English name."}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+}
 
 
 def get_temperature(city: str) -> dict[str, Any]:
     return {"city": city, "celsius": WEATHER.get(city)}
 
 
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_temperature",
-            "description": "The temperature in a city now.",
-            "strict": True,  # the arguments are held to the schema while they are sampled
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string", "description": "Its English name."}},
-                "required": ["city"],
-                "additionalProperties": False,
-            },
-        },
-    }
-]
-FUNCTIONS = {"get_temperature": get_temperature}
-
-
 def ask(llama: Llama, question: str, most_turns: int = 8) -> str | None:
     handler = HarmonyChatHandler()
     messages: list[dict[str, Any]] = [{"role": "user", "content": question}]
+    request = {"tools": [{"type": "function", "function": TOOL}], "reasoning_effort": "low", "max_tokens": 1000}
     for _ in range(most_turns):
-        reply = handler(
-            llama=llama,
-            messages=messages,
-            tools=TOOLS,
-            reasoning_effort="low",
-            max_reasoning_tokens=400,
-            max_tokens=1000,
-        )
-        message = reply["choices"][0]["message"]
-        if message["reasoning_content"]:
-            print(f"\033[2m{message['reasoning_content']}\033[0m")
+        message = handler(llama=llama, messages=messages, **request)["choices"][0]["message"]
+        print(f"\033[2m{message['reasoning_content'] or ''}\033[0m")
         # The whole message goes back, reasoning included: inside a tool loop the model wants to see it.
         messages.append(message)
         if not message.get("tool_calls"):
@@ -62,21 +46,12 @@ def ask(llama: Llama, question: str, most_turns: int = 8) -> str | None:
         for call in message["tool_calls"]:
             function = call["function"]
             try:
-                result: Any = FUNCTIONS[function["name"]](**json.loads(function["arguments"]))
+                result: Any = get_temperature(**json.loads(function["arguments"]))
             except Exception as error:  # the model reads what went wrong, and mends it
                 result = {"error": str(error)}
             print(f"{function['name']}({function['arguments']}) -> {result}")
             messages.append({"role": "tool", "tool_call_id": call["id"], "content": json.dumps(result)})
     return None
-
-
-def stream(llama: Llama, messages: list[dict[str, Any]]) -> None:
-    """The same handler, streamed: deltas have `reasoning_content`, `content` or `tool_calls`."""
-    chunks = HarmonyChatHandler()(llama=llama, messages=messages, stream=True, max_tokens=300)
-    for chunk in chunks:
-        delta = chunk["choices"][0]["delta"]
-        print(delta.get("reasoning_content") or delta.get("content") or "", end="", flush=True)
-    print()
 
 
 if __name__ == "__main__":

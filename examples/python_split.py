@@ -1,6 +1,6 @@
 """Split Harmony in plain Python, with no server: a whole reply, then the same as it streams.
 
-Run: python examples/python_split.py   (needs nothing but harmony-plugin; token ids want the extra [harmony])
+python examples/python_split.py      # needs nothing but harmony-plugin; token ids want the extra [harmony]
 """
 
 from harmony_plugin import Options, Stream, parse, repair, validate

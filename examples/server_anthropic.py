@@ -1,16 +1,20 @@
 """gpt-oss through Anthropic's client: thinking, text and a tool call over `/v1/messages`.
 
-    python -m harmony_plugin.llamacpp --model gpt-oss-20b.gguf --port 8000
+    python -m harmony_plugin.llamacpp --model gpt-oss-20b.gguf
     python examples/server_anthropic.py
 
-`HARMONY_URL` points it at a server elsewhere.
+`ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY` point it at a server elsewhere.
 """
 
 import os
 
 import anthropic
 
-client = anthropic.Anthropic(base_url=os.environ.get("HARMONY_URL", "http://localhost:8000"), api_key="none")
+client = anthropic.Anthropic(
+    base_url=os.environ.get("ANTHROPIC_BASE_URL", "http://localhost:8000"),
+    api_key=os.environ.get("ANTHROPIC_API_KEY", "none"),
+)
+model = client.models.list().data[0].id
 tools = [
     {
         "name": "get_weather",
@@ -21,7 +25,7 @@ tools = [
 messages = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 while True:
-    with client.messages.stream(model="gpt-oss", max_tokens=2000, messages=messages, tools=tools) as stream:
+    with client.messages.stream(model=model, max_tokens=2000, messages=messages, tools=tools) as stream:
         for event in stream:
             if event.type in ("thinking", "text"):
                 print(getattr(event, event.type), end="", flush=True)

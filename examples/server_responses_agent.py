@@ -1,9 +1,9 @@
 """A tool loop over `/v1/responses`: the server keeps the history, the client sends only what is new.
 
-    python -m harmony_plugin.llamacpp --model gpt-oss-20b.gguf --port 8000
+    python -m harmony_plugin.llamacpp --model gpt-oss-20b.gguf
     python examples/server_responses_agent.py
 
-`HARMONY_URL` points it at a server elsewhere.
+`OPENAI_BASE_URL` and `OPENAI_API_KEY` point it at a server elsewhere.
 """
 
 import json
@@ -11,7 +11,11 @@ import os
 
 from openai import OpenAI
 
-client = OpenAI(base_url=os.environ.get("HARMONY_URL", "http://localhost:8000/v1"), api_key="none")
+client = OpenAI(
+    base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
+    api_key=os.environ.get("OPENAI_API_KEY", "none"),
+)
+model = client.models.list().data[0].id
 tools = [
     {
         "type": "function",
@@ -31,7 +35,7 @@ new_items = [{"role": "user", "content": "What is the weather in Paris?"}]
 previous = None
 while new_items:
     with client.responses.stream(
-        model="gpt-oss", input=new_items, tools=tools, previous_response_id=previous, reasoning={"effort": "low"}
+        model=model, input=new_items, tools=tools, previous_response_id=previous, reasoning={"effort": "low"}
     ) as stream:
         for event in stream:
             if event.type in ("response.reasoning_text.delta", "response.output_text.delta"):

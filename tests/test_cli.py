@@ -48,6 +48,16 @@ def test_parse_reads_a_pipe() -> None:
     assert done.stderr == b""
 
 
+def test_what_is_written_to_a_pipe_is_utf_8() -> None:
+    """Python would take the locale's encoding there: ASCII here, a code page on Windows."""
+    foreign = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    command = [sys.executable, "-m", "harmony_plugin.cli", "parse"]
+    given = "<|channel|>final<|message|>é 😀<|return|>".encode()
+    done = subprocess.run(command, input=given, capture_output=True, timeout=300, env=kept | foreign, check=False)
+    assert json.loads(done.stdout.decode("utf-8"))["content"] == "é 😀", done.stderr
+
+
 def test_the_line_break_that_ends_a_file_is_not_the_models() -> None:
     cut = b"<|channel|>final<|message|>Hello.\n\n"
     assert json.loads(run("parse", given=cut).stdout)["content"] == "Hello.\n"

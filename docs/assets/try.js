@@ -75,7 +75,7 @@ function fit() {
   const inside = frame.contentDocument?.documentElement;
   if (!inside) return;
   inside.style.colorScheme = document.body.dataset.mdColorScheme === "slate" ? "dark" : "light";
-  frame.style.height = `${inside.offsetHeight + 48}px`;
+  frame.style.height = `${inside.offsetHeight + 2}px`;
 }
 frame.addEventListener("load", fit);
 new ResizeObserver(fit).observe(frame.parentElement);

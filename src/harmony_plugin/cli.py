@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from . import HarmonyError, HarmonyParseError, Options, Stream, doctor, explain, verify
 from .core import Trace
@@ -19,6 +20,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0 fine, 1 failed, 2 wrong input."""
+    _widen(sys.stdout, sys.stderr)
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["serve"]:
         return _serve(given[1:])
@@ -30,6 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads: no complaint about flushing either
         return 1
+
+
+def _widen(*streams: TextIO) -> None:
+    """Have what models write come out whole where Windows, for a file or a pipe, would have some 200 letters: as UTF-8,
+    which JSON is. A terminal, and an encoding that was asked for, stay as they are."""
+    for stream in streams:
+        narrow = not (stream.encoding or "").lower().startswith("utf")
+        if (
+            isinstance(stream, io.TextIOWrapper)
+            and narrow
+            and not stream.isatty()
+            and "PYTHONIOENCODING" not in os.environ
+        ):
+            stream.reconfigure(encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:

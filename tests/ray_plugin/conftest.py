@@ -22,8 +22,9 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     # Its processes run the code that the tests import.
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(_RIGS), str(_SOURCE)))
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(_RIGS), str(_RIGS.parent), str(_SOURCE)))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")  # other programs' memory is no reason to end workers
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         started.add_node(num_cpus=1)

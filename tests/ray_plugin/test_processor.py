@@ -11,8 +11,6 @@ import pytest
 if not importlib.util.find_spec("ray") or not importlib.util.find_spec("vllm"):
     pytest.skip("Ray and vLLM are not installed together: make ray", allow_module_level=True)
 
-import ray
-from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 from vllm_rig.cases import load, right
 from vllm_rig.model import model_directory
 from vllm_rig.server import SAYING
@@ -47,6 +45,9 @@ def ask(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_case_is_the_cores() -> None:
+    import ray
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     config = vLLMEngineProcessorConfig(
         model_source=str(model_directory("gpt_oss")),

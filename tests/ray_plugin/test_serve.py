@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +75,17 @@ def check_both_names(reply: Told, stream: bool) -> bool:
 
 
 @pytest.fixture(scope="module")
-def by_ingress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def by_ingress(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Chat through Ray's own ingress, the only API of the plugin's that it has."""
     with ray_rig.serving(tmp_path_factory.mktemp("ray") / "ingress.log", IN_TASK) as url:
-        yield ask_all(url, ("chat",))
+        return ask_all(url, ("chat",))
 
 
 @pytest.fixture(scope="module")
-def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """All three APIs, from the replica's own vLLM."""
     with ray_rig.serving(tmp_path_factory.mktemp("ray") / "direct.log", IN_TASK, direct=True) as url:
-        yield ask_all(url, APIS)
+        return ask_all(url, APIS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -97,7 +96,8 @@ def test_chat_through_rays_ingress(case: Case, by_ingress: Any) -> None:
 
 def test_both_names_of_reasoning_through_rays_ingress(by_ingress: Any) -> None:
     for stream in (False, True):
-        assert any([check_both_names(the(by_ingress[case.id, "chat", stream]), stream) for case in CASES])
+        told = [the(by_ingress[case.id, "chat", stream]) for case in CASES]
+        assert sum(check_both_names(reply, stream) for reply in told) > 10
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -109,7 +109,8 @@ def test_direct_streaming(case: Case, api: Api, direct: Any) -> None:
 
 def test_both_names_of_reasoning_with_direct_streaming(direct: Any) -> None:
     for stream in (False, True):
-        assert any([check_both_names(the(direct[case.id, "chat", stream]), stream) for case in CASES])
+        told = [the(direct[case.id, "chat", stream]) for case in CASES]
+        assert sum(check_both_names(reply, stream) for reply in told) > 10
 
 
 def test_without_the_callback_the_replica_knows_no_parser(tmp_path: Path) -> None:
@@ -119,4 +120,4 @@ def test_without_the_callback_the_replica_knows_no_parser(tmp_path: Path) -> Non
         ray_rig.serving(tmp_path / "stock.log", "ray_callbacks.InTaskUnregistered"),
     ):
         pass
-    assert "harmony" in (tmp_path / "stock.log").read_text(errors="replace")
+    assert "Reasoning parser 'harmony' not found" in (tmp_path / "stock.log").read_text(errors="replace")

@@ -154,12 +154,12 @@ SCRIPTS: list[dict[str, Any]] = [
 ]
 
 
-# What agents sent, recorded by `python -m agents --record`; each request has a script of its own.
+# What agents and libraries sent, recorded by `python -m agents --record` and `python -m agents.libraries --record`.
+# Each request has a script of its own.
 AGENTS = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "e2e" / "llamacpp" / "agent_requests.jsonl")
-    .read_text("utf-8")
-    .splitlines()
+    for name in ("agent_requests.jsonl", "library_requests.jsonl")
+    for line in (Path(__file__).parents[1] / "e2e" / "llamacpp" / name).read_text("utf-8").splitlines()
 ]
 SCRIPTS += [
     {"id": f"agent-{i}-{j}", "raw": raw} for i, recorded in enumerate(AGENTS) for j, raw in enumerate(recorded["says"])

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,10 +65,16 @@ def application(callback: str) -> dict[str, Any]:
         "logits_processors": [SAYING[1]],
     }
     config["accelerator_config"] = {"kind": "cpu"}
-    config["deployment_config"] = {"num_replicas": 1}
+    config["deployment_config"] = {"num_replicas": 1, "max_constructor_retry_count": 1}
     if callback:
         config["callback_config"] = {"callback_class": callback}
     return arguments
+
+
+def _end_with_input() -> None:
+    """Whoever started this process closes its input, or is gone: the cluster must not stay."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def main() -> None:
@@ -73,6 +82,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--callback", default="")
     options = parser.parse_args()
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
+    threading.Thread(target=_end_with_input, daemon=True).start()
 
     import ray
     from ray import serve
@@ -86,7 +98,9 @@ def main() -> None:
         serve.start(http_options={"host": "127.0.0.1", "port": options.port})
         serve.run(build_openai_app(application(options.callback)), name="gpt-oss")
         print(READY, flush=True)
-        sys.stdin.read()
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
     finally:
         with contextlib.suppress(Exception):
             serve.shutdown()

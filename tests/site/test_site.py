@@ -26,7 +26,7 @@ from scripts.install_chromium import Unavailable, chromium
 from harmony_plugin import parse
 
 SITE = Path(__file__).resolve().parents[2] / "build" / "site"
-PAGES = ("", "try/", "start-vllm/", "issues/", "architecture/", "performance/", "api/harmony_plugin/", "spec/")
+PAGES = ("", "start-vllm/", "issues/", "architecture/", "performance/", "api/harmony_plugin/", "spec/")
 MALFORMED = "<|channel|>analysis<|message|>Look <b>it</b> up.<|channel|>finl<|message|>It is 21 °C.<|return|>"
 CALL = '<|channel|>commentary to=weather.get_weather json<|message|>{"city":"Paris"}<|call|>'
 # Python has to start, on a busy machine.
@@ -74,8 +74,8 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
+@contextlib.contextmanager
+def watched(browser: Any, address: str) -> Iterator[Any]:
     """A tab; at its end nothing was asked of any other host, and the browser had nothing to complain of."""
     tab = browser.new_page()
     complaints: list[str] = []
@@ -102,6 +102,22 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     assert complaints == []
 
 
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A tab of a test's own."""
+    with watched(browser, address) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def trying(browser: Any, address: str) -> Iterator[Any]:
+    """The page "Try it", one for all tests: Python takes seconds to start."""
+    with watched(browser, address) as tab:
+        tab.goto(f"{address}try/")
+        expect(shown(tab).locator("pre .content")).to_be_visible(timeout=PATIENCE)
+        yield tab
+
+
 def shown(page: Any) -> Any:
     """What the page shows of a split."""
     return page.frame_locator("#try iframe")
@@ -112,16 +128,27 @@ def split(page: Any, text: str, tools: str = "") -> None:
     page.get_by_label("The request's tools").fill(tools)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_pages_fit_and_load_nothing_from_elsewhere(page: Any, address: str, width: int, scheme: str) -> None:
+LOOKS = pytest.mark.parametrize(
+    ("width", "scheme"), [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
+)
+
+
+def look(page: Any, width: int, scheme: str) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     page.emulate_media(color_scheme=scheme)
+
+
+def check_fit(page: Any, width: int, scheme: str) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, page.url
+    expect(page.locator("body")).to_have_attribute("data-md-color-scheme", "slate" if scheme == "dark" else "default")
+
+
+@LOOKS
+def test_pages_fit(page: Any, address: str, width: int, scheme: str) -> None:
+    look(page, width, scheme)
     for name in PAGES:
         page.goto(address + name)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        dark = page.evaluate("document.body.dataset.mdColorScheme") == "slate"
-        assert dark == (scheme == "dark"), name
+        check_fit(page, width, scheme)
 
 
 def test_diagram_is_drawn(page: Any, address: str) -> None:
@@ -129,46 +156,48 @@ def test_diagram_is_drawn(page: Any, address: str) -> None:
     expect(page.locator("div.mermaid")).to_be_visible(timeout=PATIENCE)
 
 
-def test_pasted_text_is_split_and_repairs_are_shown(page: Any, address: str) -> None:
-    page.goto(f"{address}try/")
-    split(page, MALFORMED)
-    inside = shown(page)
+@LOOKS
+def test_what_became_of_it_fits_the_page(trying: Any, width: int, scheme: str) -> None:
+    look(trying, width, scheme)
+    check_fit(trying, width, scheme)
+    body = shown(trying).locator("body")
+    expect(body).to_have_css("background-color", "rgb(13, 17, 23)" if scheme == "dark" else "rgb(255, 255, 255)")
+    # The frame is as high as what it shows.
+    trying.wait_for_function(
+        "() => { const frame = document.querySelector('#try iframe');"
+        " return frame.clientHeight >= frame.contentDocument.documentElement.offsetHeight }"
+    )
+
+
+def test_pasted_text_is_split_and_repairs_are_shown(trying: Any) -> None:
+    split(trying, MALFORMED)
+    inside = shown(trying)
     expect(inside.locator("pre .content")).to_have_text("It is 21 °C.", timeout=PATIENCE)
     expect(inside.locator("pre .reasoning")).to_have_text("Look <b>it</b> up.")
     expect(inside.locator("li .issue")).to_have_text(["missing_end", "missing_start", "misspelled_channel"])
-    page.get_by_text("As OpenAI's message").click()
-    assert json.loads(page.locator("#try details code").inner_text()) == parse(MALFORMED).to_openai()
-    # The frame is as high as what it shows.
-    height = page.locator("#try iframe").bounding_box()["height"]
-    assert height >= inside.locator("body").bounding_box()["height"]
+    assert json.loads(trying.locator("#try details code").text_content()) == parse(MALFORMED).to_openai()
 
 
-def test_tools_decide_what_a_call_is(page: Any, address: str) -> None:
-    page.goto(f"{address}try/")
-    split(page, CALL, "get_weather, look_up")
-    expect(shown(page).locator("td.tool_call")).to_have_text("tool call get_weather", timeout=PATIENCE)
+def test_tools_decide_what_a_call_is(trying: Any) -> None:
+    split(trying, CALL, "get_weather, look_up")
+    expect(shown(trying).locator("td.tool_call")).to_have_text("tool call get_weather", timeout=PATIENCE)
 
 
-def test_every_example_can_be_chosen(page: Any, address: str) -> None:
-    page.goto(f"{address}try/")
-    choice = page.get_by_label("Example")
+def test_every_example_can_be_chosen(trying: Any) -> None:
+    choice = trying.locator("#try select")
     names = [name for name in choice.locator("option").all_inner_texts() if re.fullmatch(r"\w+", name)]
     assert len(names) > 20
     for name in names:
         choice.select_option(name)
-        expect(shown(page).locator("li .issue").filter(has_text=re.compile(f"^{name}$")).first).to_be_visible(
-            timeout=PATIENCE
-        )
+        issue = shown(trying).locator("li .issue").filter(has_text=re.compile(f"^{name}$")).first
+        expect(issue).to_be_visible(timeout=PATIENCE)
 
 
-def test_a_link_brings_the_text_back(page: Any, address: str) -> None:
-    page.goto(f"{address}try/")
-    split(page, MALFORMED, "get_weather")
-    page.get_by_role("button", name="Copy a link").click()
-    page.wait_for_url(re.compile("#z="))
-    link = page.url
-    page.goto(address)
-    page.goto(link)
+def test_a_link_brings_the_text_back(trying: Any, page: Any) -> None:
+    split(trying, MALFORMED, "get_weather")
+    trying.get_by_role("button", name="Copy a link").click()
+    trying.wait_for_url(re.compile("#z="))
+    page.goto(trying.url)
     expect(page.get_by_label("What the model wrote")).to_have_value(MALFORMED)
     expect(page.get_by_label("The request's tools")).to_have_value("get_weather")
     expect(shown(page).locator("pre .content")).to_have_text("It is 21 °C.", timeout=PATIENCE)
@@ -178,16 +207,6 @@ def test_a_link_brings_the_text_back(page: Any, address: str) -> None:
 def test_a_damaged_link_is_told(page: Any, address: str, damaged: str) -> None:
     page.goto(f"{address}try/#z={damaged}")
     expect(page.locator(".try-status")).to_contain_text("damaged")
-
-
-def test_the_frame_is_as_dark_as_the_page(page: Any, address: str) -> None:
-    colours = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        page.goto(f"{address}try/")
-        expect(shown(page).locator("pre .content")).to_be_visible(timeout=PATIENCE)
-        colours.append(shown(page).locator("body").evaluate("body => getComputedStyle(body).backgroundColor"))
-    assert colours[0] != colours[1]
 
 
 def test_language_models_find_every_page() -> None:

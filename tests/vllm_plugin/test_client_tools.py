@@ -139,7 +139,9 @@ def test_mistakes_are_named() -> None:
         ({"tools": [{"type": "custom"}]}, r"tools\[0\]\.name"),
         ({"tools": [{"name": "f"}]}, r"tools\[0\]\.type"),
         ({"input": [HI, {"type": "custom_tool_call", "call_id": "a", "name": "x"}]}, r"input\[1\]\.input"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [5]}]}, r"tools\[0\]\.tools"),
         ({"input": [{"type": "additional_tools", "tools": 5}]}, r"input\[0\]\.tools"),
+        ({"input": [{"type": "additional_tools", "tools": [5]}]}, r"input\[0\]\.tools"),
         ({"input": [{"type": "function_call_output", "call_id": "a", "output": [5]}]}, r"input\[0\]\.output"),
     ):
         with pytest.raises((ValueError, seams.load().ValidationError), match=words):
@@ -245,6 +247,7 @@ def streamed(toolbox: Any, name: str, arguments: str) -> list[dict[str, Any]]:
         logprobs=[],
         sequence_number=0,
     )
+    whole = {"name": name, "arguments": arguments}
     half = len(arguments) // 2
     told = [
         ResponseOutputItemAddedEvent(type="response.output_item.added", item=called(name, "", "in_progress"), **item),
@@ -252,9 +255,7 @@ def streamed(toolbox: Any, name: str, arguments: str) -> list[dict[str, Any]]:
             ResponseFunctionCallArgumentsDeltaEvent(type="response.function_call_arguments.delta", delta=part, **place)
             for part in (arguments[:half], arguments[half:])
         ),
-        ResponseFunctionCallArgumentsDoneEvent(
-            type="response.function_call_arguments.done", arguments=arguments, **place, **{"name": name}
-        ),
+        ResponseFunctionCallArgumentsDoneEvent(type="response.function_call_arguments.done", **place, **whole),
         ResponseOutputItemDoneEvent(type="response.output_item.done", item=called(name, arguments), **item),
     ]
     calls = Calls(toolbox)

@@ -23,9 +23,9 @@ overflow-wrap:anywhere;font:14px/1.7 ui-monospace,monospace}
 .marker,.legend .marker{color:var(--dim)}.header{font-weight:bold}.reasoning{color:var(--reasoning);font-style:italic}
 .content{color:var(--content)}.tool_call{color:var(--tool_call)}.dropped{color:var(--dropped);text-decoration:line-through}
 .issue{background:var(--mark);color:var(--dropped);border:1px solid;border-radius:6px;padding:0 .35em;font-weight:bold}
-a.issue{text-decoration:none}.ids{color:var(--dim);font-size:.85em}.legend span{margin-right:1em}
+a.issue{text-decoration:none}.ids{color:var(--dim);font-size:.85em}.legend{display:flex;flex-wrap:wrap;gap:0 1em}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid
-var(--line);vertical-align:top;overflow-wrap:anywhere}td.n{text-align:right}
+var(--line);vertical-align:top;overflow-wrap:break-word}td.n{text-align:right}
 li{margin:.6rem 0}li:target,.issue:target{outline:2px solid var(--dropped)}.scroll{overflow-x:auto}
 """
 LEGEND = (

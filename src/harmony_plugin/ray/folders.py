@@ -7,6 +7,7 @@ and double nothing. Places are Arrow's (local, s3://, gs://, hdfs://). Knows not
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -118,7 +119,8 @@ def _split_file(
     try:
         replies, issues = work(reading, posixpath.join(root, file), writing, part, columns, options)
     except Exception as error:
-        writing.delete_file(part)
+        with contextlib.suppress(FileNotFoundError):
+            writing.delete_file(part)
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
     writing.move(part, whole)
     return {"file": file, "replies": replies, "issues": issues}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from openai.types.responses import (
@@ -74,7 +74,7 @@ def request_class(base: Any) -> Any:
 def as_asked(request: Any) -> Any:
     """The request; one that was made of vLLM's own class, of ours."""
     kind = seams.load().request_class()
-    if isinstance(request, kind) or not hasattr(kind, "_take_tools"):
+    if isinstance(request, kind):
         return request
     return kind.model_validate({**_plain(request), "request_id": request.request_id})
 
@@ -93,10 +93,10 @@ def translated(body: Json) -> tuple[Json, Toolbox]:
     tools, items = _list_of(body.get("tools")), _list_of(body.get("input"))
     if tools is None or (items is None and not isinstance(body.get("input"), str)):
         return body, Toolbox(None)  # which vLLM has words for
-    tools = list(_known(tools, "tools"))
+    tools = list(_known(tools, "tools", lambda tool: _is_hosted(tool) or run_by_client(tool)))
     items = [_with_known_tools(item, i) for i, item in enumerate(items or ())]
-    hosted = [tool for tool in tools if tool.get("type") in HOSTED_TYPES]
-    toolbox = Toolbox([tool for tool in tools if tool not in hosted], responses.brought_tools(items))
+    hosted = [tool for tool in tools if _is_hosted(tool)]
+    toolbox = Toolbox([tool for tool in tools if not _is_hosted(tool)], responses.brought_tools(items))
     if body.get("tools") is not None or toolbox.chat:
         body["tools"] = [*map(_function, toolbox.chat), *hosted]
     if items:
@@ -123,28 +123,32 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _known(tools: Iterable[Json], where: str) -> Iterator[Json]:
-    """The tools that the client or vLLM runs."""
+def _known(tools: Iterable[Any], where: str, known: Callable[[Mapping[str, Any]], bool]) -> Iterator[Any]:
+    """The tools that somebody runs, and those that are none: what is wrong with them is told where they are read."""
     for i, tool in enumerate(tools):
-        inner = tool.get("tools")
-        if tool.get("type") == "namespace" and isinstance(inner, list):
-            yield {**tool, "tools": [each for each in _known(inner, f"{where}[{i}].tools") if _is_named(each)]}
-        elif not isinstance(tool.get("type"), str) or tool["type"] in HOSTED_TYPES or run_by_client(tool):
+        if not isinstance(tool, Mapping) or not isinstance(tool.get("type"), str):
             yield tool
-        else:
+        elif not known(tool):
             log.info("%s[%d]: %s, which this server does not run, was left out", where, i, tool["type"])
+        elif tool["type"] == "namespace" and isinstance(tool.get("tools"), list):
+            yield {**tool, "tools": list(_known(tool["tools"], f"{where}[{i}].tools", _is_named))}
+        else:
+            yield tool
 
 
-def _is_named(tool: Any) -> bool:
-    return isinstance(tool, Mapping) and tool.get("type") in ("function", "custom")
+def _is_named(tool: Mapping[str, Any]) -> bool:
+    return tool["type"] in ("function", "custom")
+
+
+def _is_hosted(tool: Mapping[str, Any]) -> bool:
+    return tool.get("type") in HOSTED_TYPES
 
 
 def _with_known_tools(item: Json, number: int) -> Json:
     tools = item.get("tools")
     if item.get("type") not in responses.BRINGING or not isinstance(tools, list):
         return item
-    known = _known(tools, f"input[{number}].tools")
-    return {**item, "tools": [tool for tool in known if tool.get("type") not in HOSTED_TYPES]}
+    return {**item, "tools": list(_known(tools, f"input[{number}].tools", run_by_client))}
 
 
 def _function(tool: Json) -> Json:

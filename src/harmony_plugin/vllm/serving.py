@@ -10,6 +10,7 @@ Each wrapper here works once a reply, or once a chunk for the price of a call; n
 - ``/v1/messages`` has blocks of our own: see `blocks`.
 - Strict settings end a stream of ``/v1/responses`` or ``/v1/messages`` with an error event; vLLM would break it off.
 - ``/v1/responses`` takes the tools that agents send: see `client_tools`.
+- A response tells of the format that was asked for (``text``).
 - ``/v1/responses``: reasoning tokens that only the end of the reply tells are added, and ``include_reasoning: false``
   leaves reasoning out.
 - Stop strings act on what the client sees: see `engine_stops`.
@@ -298,9 +299,28 @@ def _response_output(original: Any) -> Any:
 
 def _asked_response(original: Any) -> Any:
     async def create_responses(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        return await original(self, client_tools.as_asked(request), *args, **kwargs)
+        text = getattr(request, "text", None)
+        made = await original(self, client_tools.as_asked(request), *args, **kwargs)
+        return made if text is None else _telling_text(made, text)
 
     return create_responses
+
+
+def _telling_text(made: Any, text: Any) -> Any:
+    """A response, or the events of one, with the request's ``text``: parsers take it out of the request once they have
+    made a grammar of it, and clients look there for the format that the answer has."""
+    if hasattr(made, "__aiter__"):
+        return _telling_text_in(made, text)
+    if hasattr(made, "text"):
+        made.text = text
+    return made
+
+
+async def _telling_text_in(events: AsyncIterator[Any], text: Any) -> AsyncIterator[Any]:
+    async for event in events:
+        if hasattr(event, "response"):
+            event.response.text = text
+        yield event
 
 
 def _whole_response(original: Any) -> Any:

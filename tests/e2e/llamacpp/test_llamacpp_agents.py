@@ -1,4 +1,4 @@
-"""Whole loops as real agents sent them (agent_requests.jsonl), whole and streamed, against the server.
+"""Whole loops as real agents and libraries sent them (`…_requests.jsonl`), whole and streamed, against the server.
 
 Each line is a conversation: what all of its requests have in common, the rest of each, and what the model said to it.
 `<1.2.call_id>` is that field of the third item (block, call) of the second reply, which was another one then.

@@ -60,7 +60,8 @@ def ask(server: Server, script: list[int], items: list[Any], stream: bool = Fals
     for kind in ("response.output_item.added", "response.output_item.done"):
         items = [event.item for event in told if event.type == kind]
         assert [(item.type, item.id) for item in items] == [(item.type, item.id) for item in response.output]
-    assert items[-1].model_dump() == response.output[-1].model_dump()
+    last, done = sent(response.output[-1]), sent(items[-1])
+    assert {field: done[field] for field in last} == last  # vLLM tells more of a plain function's
     assert [tool.type for tool in told[0].response.tools] == [tool.type for tool in response.tools]
     return response
 
@@ -173,6 +174,12 @@ def test_an_output_that_is_neither_text_nor_parts(server: Server) -> None:
         reply = httpx.post(f"{server.url}/v1/responses", json=body, timeout=240)
         assert reply.status_code == 400, reply.text
         assert json.loads(reply.text)["error"]["message"].startswith("input[1].output")
+
+
+def test_the_description_of_the_api(server: Server) -> None:
+    described = httpx.get(f"{server.url}/openapi.json", timeout=240).json()
+    body = described["paths"]["/v1/responses"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/ResponsesRequest"}
 
 
 def test_nothing_was_raised(server: Server) -> None:

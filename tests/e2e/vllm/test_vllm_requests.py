@@ -261,6 +261,22 @@ def test_json_schema_keeps_reasoning(api: Api, server: Any, run: Run) -> None:
     assert tolds[0].content == tolds[1].content
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_response_tells_of_the_format(server: Any, stream: bool) -> None:
+    """LangChain parses the answer of a stream only where it does."""
+    answer = encode('<|channel|>final <|constrain|>json<|message|>{"answer": "yes", "count": 7}<|return|>')
+    body = {"model": MODEL, "input": "hi", "stream": stream, "vllm_xargs": {"script": answer}, **in_format("responses")}
+    reply = httpx.post(f"{server.url}/v1/responses", json=body, timeout=240)
+    assert reply.status_code == 200, reply.text
+    if stream:
+        events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+        told = [event["response"] for event in events if "response" in event]
+        assert [response["status"] for response in told] == ["in_progress", "in_progress", "completed"]
+    else:
+        told = [reply.json()]
+    assert [response["text"]["format"]["schema"] for response in told] == [SCHEMA] * len(told)
+
+
 @pytest.mark.parametrize("api", APIS)
 def test_calls_are_possible_beside_a_format(api: Api, server: Any, run: Run) -> None:
     """An agent with an output type calls its tools; the answer follows the format all the same."""

@@ -26,7 +26,7 @@ import json, runpy, sys
 
 example, scripts = sys.argv[1], iter(json.loads(sys.argv[2]))
 sys.argv = [example, *sys.argv[3:]]
-if example.endswith("client.py"):
+if example.endswith("tool_loop.py"):
     from openai.resources.chat import Completions
 
     create = Completions.create
@@ -46,6 +46,30 @@ elif example.endswith("route.py"):
         return stream(method, url, json=json, **given)
 
     httpx.stream = scripted
+elif example.endswith("transformers_stream.py"):
+    import transformers
+
+    class Scripted(transformers.LogitsProcessor):
+        def __init__(self, ids, start):
+            self.ids, self.start = ids, start
+
+        def __call__(self, input_ids, scores):
+            scores[:, self.ids[input_ids.shape[1] - self.start]] = 1e4
+            return scores
+
+    def loaded(path, **given):
+        # The tests' model has no weights: random ones.
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(path))
+        generate = model.generate
+
+        def scripted(prompt, **given):
+            processors = transformers.LogitsProcessorList([Scripted(next(scripts), prompt.shape[1])])
+            return generate(prompt, logits_processor=processors, **given)
+
+        model.generate = scripted
+        return model
+
+    transformers.AutoModelForCausalLM.from_pretrained = loaded
 else:
     import vllm
 
@@ -58,13 +82,13 @@ if __name__ == "__main__":
 """
 
 
-def run_example(tmp_path: Path, name: str, replies: list[str], *arguments: str) -> str:
+def run_example(tmp_path: Path, name: str, replies: list[str], *arguments: str, url: str = "") -> str:
     driver = tmp_path / "run.py"
     driver.write_text(DRIVER)
     scripts = json.dumps([encode(reply) for reply in replies])
     done = subprocess.run(
         [sys.executable, str(driver), str(EXAMPLES / name), scripts, *arguments],
-        env=environment(),
+        env=environment() | ({"OPENAI_BASE_URL": f"{url}/v1"} if url else {}),
         capture_output=True,
         text=True,
         timeout=600,

@@ -1,0 +1,1 @@
+"""The libraries that agents are written with, against the real servers: `python -m agents.libraries`."""
