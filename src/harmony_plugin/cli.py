@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _widen(*streams: TextIO) -> None:
-    """Have what models write come out whole where Windows, for a file or a pipe, would have some 200 letters: as UTF-8,
-    which JSON is. A terminal, and an encoding that was asked for, stay as they are."""
+    """Have files and pipes get UTF-8, which JSON is, where the system's own encoding lacks letters, as on Windows. A
+    terminal, and an encoding that was asked for, stay as they are."""
     for stream in streams:
         narrow = not (stream.encoding or "").lower().startswith("utf")
         if (
