@@ -165,6 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._pass_on(connection.getresponse(), exchange)
         except (BrokenPipeError, ConnectionResetError):
             exchange.left = True
+        except ConnectionRefusedError:
+            exchange.status = 502
+            self.send_error(502, "the server is gone")
         finally:
             connection.close()
             self.close_connection = True

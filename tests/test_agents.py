@@ -141,7 +141,11 @@ def test_what_is_known_is_a_note_below_the_table() -> None:
     outcome = library_runs.Outcome("l", "1", "chat", "vllm", checks, known={"reasoning shown": known.why})
     assert outcome.sound
     assert libraries.table([outcome]).endswith(
-        "| ok | none | schema ok | no (1) | none | none | the first |\n\n1. it reads none"
+        "| ok | none | schema ok | no (1) | none | none | none |\n\n1. it reads none"
+    )
+    failed = library_runs.Outcome("l", "1", "chat", "vllm", {"loop": "400"})
+    assert libraries.table([failed]).endswith(
+        "| **400** | not reached |  | not reached | not reached | not reached | not reached |"
     )
     outcome.known = {}
     assert not outcome.sound

@@ -37,7 +37,7 @@ def table(outcomes: Sequence[run.Outcome]) -> str:
         marks = [_mark(outcome, name, why) for name in run.LOOPS]
         marks.append(", ".join(f"{name} {_mark(outcome, name, why)}" for name in run.SHAPES if name in outcome.checks))
         marks += [_mark(outcome, name, why) for name in ("reasoning shown", "reasoning back", "usage")]
-        calls = "both" if outcome.several else "the first" if "loop" in outcome.checks else "no loop"
+        calls = "both" if outcome.several else "the first" if "usage" in outcome.checks else _missing(outcome)
         rows.append((outcome.library, outcome.version, outcome.api, outcome.server, *marks, calls))
     notes = "".join(f"\n{number}. {reason}" for number, reason in enumerate(why, 1))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + (f"\n{notes}" if notes else "")
@@ -47,7 +47,7 @@ def _mark(outcome: run.Outcome, name: str, why: list[str]) -> str:
     """A cell; what is known of it is put in `why`, once, and named by its number."""
     wrong = outcome.checks.get(name)
     if wrong is None:
-        return "none"
+        return _missing(outcome)
     if not wrong:
         return outcome.back if name == "reasoning back" else "ok"
     reason = outcome.known.get(name)
@@ -56,6 +56,11 @@ def _mark(outcome: run.Outcome, name: str, why: list[str]) -> str:
     if reason not in why:
         why.append(reason)
     return f"no ({why.index(reason) + 1})"
+
+
+def _missing(outcome: run.Outcome) -> str:
+    """What a cell says of what was not judged: a loop that failed leaves nothing to look at."""
+    return "not reached" if outcome.checks.get("loop") and "usage" not in outcome.checks else "none"
 
 
 def main() -> int:

@@ -88,7 +88,12 @@ LIBRARIES = (
             Known("the provider reads summaries, not `reasoning_text`", SHOWN, "Responses"),
             Known("the provider reads summaries, not `reasoning_text`", SHOWN, "Responses, store: false"),
             Known("vLLM takes no `item_reference`: set `store: false`", ("loop", "streamed"), "Responses", "vllm"),
-            Known("the provider sends sealed reasoning alone, and vLLM seals none", BACK, server="vllm"),
+            Known(
+                "the provider sends sealed reasoning alone, and vLLM seals none",
+                BACK,
+                "Responses, store: false",
+                "vllm",
+            ),
         ),
     ),
 )
