@@ -21,14 +21,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "rigs")]
 
+from scripts.generated import Part  # noqa: E402
 from verify_rig import write_answers  # noqa: E402
 from vllm_rig.server import PARSERS, Launch, running  # noqa: E402
 
 from harmony_plugin.demo.model import build_model  # noqa: E402
 from harmony_plugin.demo.process import ServerProcess  # noqa: E402
 
-PAGE = ROOT / "docs" / "verify.md"
-BEGIN, END = "<!-- begin: conformance/endpoints.py -->\n", "<!-- end: conformance/endpoints.py -->\n"
+PART = Part(ROOT / "docs" / "verify.md", "conformance/endpoints.py")
 STOCK_PARSERS = (*("--reasoning-parser", "openai_gptoss", "--tool-call-parser", "openai", "--enable-auto-tool-choice"),)
 MODEL = ("--n_ctx", "8192", "--n_threads", "1", "--n_threads_batch", "1")
 APIS = ("chat", "responses", "messages")
@@ -150,8 +150,7 @@ def main() -> None:
     told = table(found)
     print(told)
     if arguments.write:
-        before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-        PAGE.write_text(before + BEGIN + told + END + rest.partition(END)[2], "utf-8")
+        PART.write(told)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
 The table says which move a state makes at which kind of token; each is made here, from every way into its state that
 makes a difference, and drawn to where it leads. Prints the diagram; with `--write`, puts it into the page.
 
-    python scripts/architecture.py --write
+    python -m scripts.architecture --write
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from scripts import generated
 
 from harmony_plugin.core import machine, tokens
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
-BEGIN, END = "<!-- begin: scripts/architecture.py -->\n", "<!-- end: scripts/architecture.py -->\n"
+PART = generated.Part(Path(__file__).resolve().parent.parent / "docs" / "architecture.md", "scripts/architecture.py")
 
 STATES = {machine.HEADER: "HEADER", machine.BODY: "BODY", machine.LOOSE: "LOOSE"}
 KINDS = {kind: name for name, kind in tokens.KIND_OF.items() if name != "endoftext"} | {
@@ -68,21 +68,5 @@ def diagram() -> str:
     return "\n".join([*lines, "```"]) + "\n"
 
 
-def page(text: str) -> str:
-    """The page's text with the diagram as it is now."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return before + BEGIN + diagram() + END + after
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--write", action="store_true", help="put it into docs/architecture.md")
-    if arguments.parse_args().write:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(diagram(), end="")
-
-
 if __name__ == "__main__":
-    main()
+    generated.main(__doc__, PART, diagram)

@@ -1,6 +1,6 @@
 """The page of all issue codes, docs/issues.md, made from the core's codes and from an example of each; a test holds it.
 
-    python scripts/issues_page.py --write
+    python -m scripts.issues_page --write
 
 The examples are in tests/cases/issues.jsonl: what the model wrote, or its ids, with the request's tools and the
 settings. What each comes to is worked out here, by `parse`.
@@ -8,18 +8,18 @@ settings. What each comes to is worked out here, by `parse`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from scripts import generated
+
 from harmony_plugin import CODES, Code, Options, Reply, parse
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "issues.md"
+PART = generated.Part(ROOT / "docs" / "issues.md", "scripts/issues_page.py")
 EXAMPLES = ROOT / "tests" / "cases" / "issues.jsonl"
-BEGIN, END = "<!-- begin: scripts/issues_page.py -->\n", "<!-- end: scripts/issues_page.py -->\n"
 MARKER = re.compile(r"<\|\w+\|>")
 
 
@@ -86,20 +86,5 @@ def told() -> str:
     return "\n".join([line for code in CODES for line in _section(code, found[code])])
 
 
-def placed(page: str) -> str:
-    """The page with the codes in their place."""
-    before, _, rest = page.partition(BEGIN)
-    return before + BEGIN + told() + END + rest.partition(END)[2]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put it into the page")
-    if parser.parse_args().write:
-        PAGE.write_text(placed(PAGE.read_text("utf-8")), "utf-8")
-    else:
-        print(told())
-
-
 if __name__ == "__main__":
-    main()
+    generated.main(__doc__, PART, told)

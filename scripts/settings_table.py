@@ -1,17 +1,17 @@
 """The table of all settings in docs/settings.md, made from the settings themselves; a test holds it.
 
-python scripts/settings_table.py --write
+python -m scripts.settings_table --write
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from scripts import generated
 
 from harmony_plugin.settings import PREFIX, describe
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
-BEGIN, END = "<!-- begin: scripts/settings_table.py -->\n", "<!-- end: scripts/settings_table.py -->\n"
+PART = generated.Part(Path(__file__).resolve().parent.parent / "docs" / "settings.md", "scripts/settings_table.py")
 
 
 def table() -> str:
@@ -26,20 +26,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def placed(page: str) -> str:
-    """The page with the table in its place."""
-    before, _, rest = page.partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put it into the page")
-    if parser.parse_args().write:
-        PAGE.write_text(placed(PAGE.read_text("utf-8")), "utf-8")
-    else:
-        print(table())
-
-
 if __name__ == "__main__":
-    main()
+    generated.main(__doc__, PART, table)

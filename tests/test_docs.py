@@ -23,8 +23,8 @@ CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 def test_the_machines_diagram_is_its_table() -> None:
-    text = architecture.PAGE.read_text(encoding="utf-8")
-    assert architecture.page(text) == text, "draw it anew: scripts/architecture.py --write"
+    text = architecture.PART.page.read_text(encoding="utf-8")
+    assert architecture.PART.placed(text, architecture.diagram()) == text, "python -m scripts.architecture --write"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -54,8 +54,8 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 def test_the_codes_page_is_what_the_code_says() -> None:
     assert issues_page.examples().keys() == CODES.keys()
-    text = issues_page.PAGE.read_text(encoding="utf-8")
-    assert issues_page.placed(text) == text, "write it anew: scripts/issues_page.py --write"
+    text = issues_page.PART.page.read_text(encoding="utf-8")
+    assert issues_page.PART.placed(text, issues_page.told()) == text, "python -m scripts.issues_page --write"
 
 
 @pytest.mark.parametrize("code", CODES)
