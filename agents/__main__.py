@@ -7,21 +7,16 @@ server refused one of its requests; an agent that cannot be installed here is sk
 
 from __future__ import annotations
 
-import argparse
-import json
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
-from . import recording, run
+from . import command, recording, run
 from .clients import AGENTS, Agent, Place
 from .install import Installed, Unavailable, install
 from .servers import SERVERS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "agents.md"
 COLUMNS = ("loop", "reasoning back", "structured output", "cancel")
 
 
@@ -70,13 +65,6 @@ def drive(server: str, agents: Sequence[tuple[Agent, Installed]], *, recorded: b
         return outcomes
 
 
-def write(name: str, written: str) -> None:
-    """Put a table where the document has the one of that name."""
-    begin, end = (f"<!-- {place}: {name} -->\n" for place in ("begin", "end"))
-    before, _, rest = PAGE.read_text("utf-8").partition(begin)
-    PAGE.write_text(before + begin + written + "\n" + end + rest.partition(end)[2], "utf-8")
-
-
 def _tell(outcome: run.Outcome, place: Place) -> None:
     """What the table has no room for."""
     for fault in outcome.faults:
@@ -89,16 +77,8 @@ def _tell(outcome: run.Outcome, place: Place) -> None:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that agents and servers are ended, too
     names = {agent.key: agent for agent in AGENTS}
-    parser = argparse.ArgumentParser(prog="python -m agents", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("agent", nargs="*", choices=[*names, []], help="which; all of them by default")
-    parser.add_argument("--server", action="append", choices=[*SERVERS], help="which; both by default")
-    parser.add_argument("--update", action="store_true", help="install the newest releases, rather than use the cache")
-    parser.add_argument("--json", action="store_true", help="print JSON, rather than a table")
-    parser.add_argument("--record", action="store_true", help="keep what they send to llamacpp for the tests")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/agents.md")
-    given = parser.parse_args()
+    given = command.read("agents", __doc__, "agent", names)
     agents: list[tuple[Agent, Installed]] = []
     for name in given.agent or names:
         agent = names[name]
@@ -106,19 +86,7 @@ def main() -> int:
             agents.append((agent, install(agent.package, agent.program, latest=given.update)))
         except Unavailable as reason:
             print(f"{agent.name}: skipped, {reason}", file=sys.stderr)
-    outcomes = [
-        outcome
-        for server in given.server or SERVERS
-        for outcome in drive(server, agents, recorded=given.record and server == "llamacpp")
-    ]
-    if given.write:
-        write("agents", table(outcomes))
-    if given.json:
-        fields = [{k: v for k, v in asdict(outcome).items() if k != "exchanges"} for outcome in outcomes]
-        print(json.dumps(fields, indent=2))
-    else:
-        print(table(outcomes))
-    return 0 if all(outcome.sound for outcome in outcomes) else 1
+    return command.tell(given, lambda server, recorded: drive(server, agents, recorded=recorded), table, "agents")
 
 
 if __name__ == "__main__":

@@ -87,17 +87,25 @@ class Codex(Agent):
     key, name, package, program, api = "codex", "Codex", "@openai/codex", "codex", "Responses"
     model = MODEL
 
+    def __init__(self, provider: str = "local", *, websockets: bool = False, compact_at: int | None = None) -> None:
+        """`provider`: what it is told of the server; of OpenAI's it asks more. `compact_at`: a number of tokens."""
+        self._provider = provider
+        self._websockets = websockets
+        self._compact_at = compact_at
+
     def prepare(self, place: Place) -> Mapping[str, str]:
+        compact = "" if self._compact_at is None else f"model_auto_compact_token_limit = {self._compact_at}\n"
         settings = f"""\
 model = "{self.model}"
 model_provider = "local"
 model_context_window = {CONTEXT}
-check_for_update_on_startup = false
+{compact}check_for_update_on_startup = false
 
 [model_providers.local]
-name = "local"
+name = "{self._provider}"
 base_url = "{place.url}/v1"
 wire_api = "responses"
+supports_websockets = {str(self._websockets).lower()}
 
 [analytics]
 enabled = false

@@ -21,7 +21,7 @@ from harmony_plugin.core import harmony_encoding
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
 
-__all__ = ["MODEL", "SERVERS", "Server"]
+__all__ = ["MODEL", "SERVERS", "Server", "scripted"]
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -57,12 +57,19 @@ class Server:
 def llamacpp(said: Iterable[str]) -> Iterator[Server]:
     """`python -m harmony_plugin.llamacpp`, for a `with` block. `said`: all that the model will be asked to say."""
     replies = {text: f"reply-{number}" for number, text in enumerate(dict.fromkeys(said))}
+    with scripted({"id": name, "raw": text} for text, name in replies.items()) as server:
+        yield Server("llamacpp", server.url, replies)
+
+
+@contextmanager
+def scripted(scripts: Iterable[Json]) -> Iterator[ServerProcess]:
+    """The llama.cpp server with these scripts (`harmony_plugin.demo.script`), for a `with` block."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder, "script.jsonl")
-        script.write_text("".join(json.dumps({"id": n, "raw": text}) + "\n" for text, n in replies.items()), "utf-8")
+        file = Path(folder, "script.jsonl")
+        file.write_text("".join(json.dumps(script) + "\n" for script in scripts), "utf-8")
         flags = ("--model", str(build_model()), "--model_alias", MODEL, "--n_ctx", str(CONTEXT), "--n_threads", "1")
-        with ServerProcess(["-m", "harmony_plugin.demo.server", "--script", str(script), *flags]) as server:
-            yield Server("llamacpp", server.url, replies)
+        with ServerProcess(["-m", "harmony_plugin.demo.server", "--script", str(file), *flags]) as server:
+            yield server
 
 
 @contextmanager

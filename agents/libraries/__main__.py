@@ -8,16 +8,11 @@ library that cannot be installed here is skipped with its reason.
 
 from __future__ import annotations
 
-import argparse
-import json
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 
-from .. import recording
-from ..__main__ import write
+from .. import command, recording
 from ..install import Unavailable
 from ..run import place
 from ..servers import SERVERS
@@ -64,16 +59,8 @@ def _missing(outcome: run.Outcome) -> str:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended, too
     names = {library.key: library for library in LIBRARIES}
-    parser = argparse.ArgumentParser(prog="python -m agents.libraries", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("library", nargs="*", choices=[*names, []], help="which; all of them by default")
-    parser.add_argument("--server", action="append", choices=[*SERVERS], help="which; both by default")
-    parser.add_argument("--update", action="store_true", help="install the newest releases, rather than use the cache")
-    parser.add_argument("--json", action="store_true", help="print JSON, rather than a table")
-    parser.add_argument("--record", action="store_true", help="keep what they send to llamacpp for the tests")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/agents.md")
-    given = parser.parse_args()
+    given = command.read("agents.libraries", __doc__, "library", names)
     programs: list[tuple[Library, run.Program]] = []
     for name in given.library or names:
         try:
@@ -81,19 +68,7 @@ def main() -> int:
             programs.append((names[name], run.Program(names[name], latest=given.update)))
         except Unavailable as reason:
             print(f"{name}: skipped, {reason}", file=sys.stderr)
-    outcomes = [
-        outcome
-        for server in given.server or SERVERS
-        for outcome in drive(server, programs, recorded=given.record and server == "llamacpp")
-    ]
-    if given.write:
-        write("libraries", table(outcomes))
-    if given.json:
-        fields = [{k: v for k, v in asdict(outcome).items() if k != "exchanges"} for outcome in outcomes]
-        print(json.dumps(fields, indent=2, ensure_ascii=False))
-    else:
-        print(table(outcomes))
-    return 0 if all(outcome.sound for outcome in outcomes) else 1
+    return command.tell(given, lambda server, recorded: drive(server, programs, recorded=recorded), table, "libraries")
 
 
 def drive(server: str, programs: Sequence[tuple[Library, run.Program]], *, recorded: bool = False) -> list[run.Outcome]:
