@@ -36,8 +36,9 @@ import openai
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
 
-from balancer_rig import BALANCERS, Balancer, binary, free_port
+from balancer_rig import BALANCERS, Balancer, binary
 from llamacpp_rig import LONG, ONE_THREAD, write_scripts
+from ports import free_port
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess

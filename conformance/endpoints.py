@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "rigs")]
 
+from ports import free_port  # noqa: E402
 from scripts.generated import Part  # noqa: E402
 from verify_rig import write_answers  # noqa: E402
 from vllm_rig.server import PARSERS, Launch, running  # noqa: E402
@@ -44,9 +44,7 @@ def ours(folder: Path, script: Path) -> Iterator[str]:
 
 @contextmanager
 def stock_llamacpp(folder: Path, script: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable,
         "-m",

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["BALANCERS", "Balancer", "binary", "free_port"]
+from ports import free_port
+
+__all__ = ["BALANCERS", "Balancer", "binary"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "deploy" / "balancer"
 BALANCERS = {"nginx": ("nginx.conf",), "haproxy": ("haproxy.cfg", "servers.cfg")}
@@ -39,12 +41,6 @@ http {{
 def binary(name: str) -> str | None:
     """A balancer's program; None: it is not installed."""
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Balancer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ import httpx
 import promql_parser
 import pytest
 import yaml
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 MONITORING = Path(__file__).resolve().parents[2] / "examples" / "monitoring"
@@ -150,9 +150,7 @@ class Prometheus:
         config["scrape_configs"] = [scrape for scrape in config["scrape_configs"] if scrape["job_name"] == job]
         config["scrape_configs"][0]["static_configs"][0]["targets"] = [url.removeprefix("http://")]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config), "utf-8")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._address = f"127.0.0.1:{free.getsockname()[1]}"
+        self._address = f"127.0.0.1:{free_port()}"
         self._http = httpx.Client(base_url=f"http://{self._address}/api/v1", timeout=30)
 
     def __enter__(self) -> Prometheus:

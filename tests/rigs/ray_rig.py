@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
 from vllm_rig.model import model_directory
-from vllm_rig.server import MODEL, SAYING, ServerFailed, environment, free_port
+from vllm_rig.server import MODEL, SAYING, ServerFailed, environment
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_serve.yaml"
 READY = "serving"

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import http.server
 import json
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -20,8 +19,8 @@ import pytest
 
 pytest.importorskip("playwright", reason="needs playwright (the dependency group docs)")
 
-from playwright.sync_api import expect, sync_playwright
-from scripts.install_chromium import Unavailable, chromium
+from browser_rig import launched
+from playwright.sync_api import expect
 
 from harmony_plugin import parse
 
@@ -58,20 +57,9 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    try:
-        found = chromium()
-    except Unavailable as error:
-        pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox is not to be had in most containers, and the pages are ours.
-        launched = playwright.chromium.launch(
-            executable_path=found.path,
-            env={**os.environ, **found.environment},
-            args=["--no-sandbox", "--disable-dev-shm-usage"],
-        )
+    with launched() as started:
         # One for all tests: what was loaded, it keeps.
-        yield launched.new_context()
-        launched.close()
+        yield started.new_context()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from faulty_clients import closed_by_server, connect, content_of, killed_while_reading, read_all, request_bytes, until
 from llamacpp_rig import LONG, write_scripts
+from ports import free_port
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
@@ -95,9 +96,7 @@ def test_bytes_that_are_no_request(server: ServerProcess) -> None:
 
 def test_logs_on_a_full_disk(tmp_path: Path) -> None:
     """Nothing can be logged; requests are answered all the same, and the server stops when told."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     scripts = write_scripts(tmp_path / "scripts.jsonl")
     command = [sys.executable, "-m", "harmony_plugin.demo.server", "--script", str(scripts), "--model"]
     command += [str(build_model()), "--n_ctx", "2048", "--host", "127.0.0.1", "--port", str(port)]

@@ -6,7 +6,6 @@ Every test ends with the same questions: did the page ask any other host, and di
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,9 @@ import pytest
 
 pytest.importorskip("playwright", reason="needs playwright (the extra dev)")
 
+from browser_rig import launched
 from llamacpp_rig import AT_ONCE, ENDLESS, ONE_THREAD, WEATHER, answer, call, encoding, sound
-from playwright.sync_api import expect, sync_playwright
-from scripts.install_chromium import Unavailable, chromium
+from playwright.sync_api import expect
 
 from harmony_plugin.demo.model import build_model
 from harmony_plugin.demo.process import ServerProcess
@@ -155,18 +154,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    try:
-        found = chromium()
-    except Unavailable as error:
-        pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        environment = {**os.environ, **found.environment}
-        # Chromium's own sandbox is not to be had in most containers, and the page is ours.
-        launched = playwright.chromium.launch(
-            executable_path=found.path, env=environment, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield launched
-        launched.close()
+    with launched() as started:
+        yield started
 
 
 class Tab:

@@ -45,12 +45,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def http(server: ServerProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=120) as client:
-        yield client
-
-
 def chat(model: str, script: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": USER, "metadata": {"script": script}, **more}
 

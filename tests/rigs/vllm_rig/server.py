@@ -7,7 +7,6 @@ import ctypes
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from ports import free_port
 
 import harmony_plugin
 
@@ -76,12 +76,6 @@ class Server:
         if named:
             return [psutil.Process(pid) for pid in sorted(named) if psutil.pid_exists(pid)]
         return [psutil.Process(self.process.pid)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment() -> dict[str, str]:

@@ -205,9 +205,16 @@ class _Listener(uvicorn.Server):
         await super().startup(sockets)
         scheme = "https" if self.config.is_ssl else "http"
         port = sockets[0].getsockname()[1] if sockets else self.config.port
-        keyed, ui = bool(self._settings.api_keys), self._settings.ui
-        told = {"keyed": keyed, "ui": ui}
-        for line in about.banner(self._host, scheme, self.config.host, port, **told, hosted=self._hosted):
+        lines = about.banner(
+            self._host,
+            scheme,
+            self.config.host,
+            port,
+            keyed=bool(self._settings.api_keys),
+            ui=self._settings.ui,
+            hosted=self._hosted,
+        )
+        for line in lines:
             say(line)
 
 
