@@ -43,7 +43,9 @@ from vllm_rig import cases  # noqa: E402
 from harmony_plugin import parse  # noqa: E402
 from harmony_plugin.ray.folders import split_folder  # noqa: E402
 
-TASK = "ray::Map(_split_file)"
+#: Seconds until Ray Data has surely seen a node: it looks every 20.
+JOINED = 25
+ACTOR = "ray::MapWorker(Map(_Splitter))"
 
 
 def digest(identity: int, reasoning: str | None, content: str | None, calls: list[tuple[str, str]]) -> int:
@@ -86,12 +88,13 @@ def read(folder: Path) -> tuple[int, int]:
     return count, total
 
 
-def workers() -> Iterator[psutil.Process]:
-    """The cluster's processes that are at a file: it was started here."""
+def workers() -> Iterator[tuple[psutil.Process, bool]]:
+    """The actors of the cluster that was started here, and whether each is at a file."""
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[:1] == [TASK]:
-                yield process
+            title = "".join(process.cmdline()[:1])
+            if title in (ACTOR, f"{ACTOR}.submit"):
+                yield process, title != ACTOR
         except psutil.Error:
             continue
 
@@ -119,17 +122,18 @@ class Watch:
     def _run(self) -> None:
         while not self._over.wait(1.0):
             found = list(workers())
-            self.most = max(self.most, len(found))
-            for process in found:
+            busy = [process for process, at_a_file in found if at_a_file]
+            self.most = max(self.most, len(busy))
+            for process, _ in found:
                 try:
                     self.memory.append(process.memory_info().rss / 2**20)
                     used = sum(process.cpu_times()[:2])
                     self.cpu[process.pid] = (self.cpu.get(process.pid, (used, used))[0], used)
                 except psutil.Error:
                     continue
-            if found and self._kill_at is not None and time.monotonic() > self._kill_at:
-                os.kill(found[0].pid, signal.SIGKILL)
-                self.killed, self._kill_at = found[0].pid, None
+            if busy and self._kill_at is not None and time.monotonic() > self._kill_at:
+                os.kill(busy[0].pid, signal.SIGKILL)
+                self.killed, self._kill_at = busy[0].pid, None
 
 
 def run(source: Path, target: Path, every: float = 10.0) -> dict[str, Any]:
@@ -216,6 +220,7 @@ def main() -> None:
             run(small, Path(work) / "warm-up")
             measure(source, Path(work) / "one worker", expected, tokens)
             cluster.add_node(num_cpus=1)
+            time.sleep(JOINED)
             run(small, Path(work) / "warm-up of two")
             measure(source, Path(work) / "two workers", expected, tokens)
             measure(source, Path(work) / "two workers, one killed", expected, tokens, kill_after=5.0)

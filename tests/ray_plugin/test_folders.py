@@ -141,7 +141,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path) -> None:
         while time.monotonic() < deadline:
             if list((tmp_path / "out").glob(".harmony-part-*")):
                 for process in psutil.Process().children(recursive=True):
-                    if process.cmdline()[:1] == ["ray::Map(_split_file)"]:
+                    if process.cmdline()[:1] == ["ray::MapWorker(Map(_Splitter)).submit"]:
                         process.kill()
                         killed.append(process.pid)
                         return

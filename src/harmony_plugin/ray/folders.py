@@ -1,6 +1,6 @@
 """A folder of replies, split over a cluster: Parquet and JSON Lines in, the same files with their replies' fields out.
 
-A file is the unit of work: a task of Ray Data reads it a batch at a time and writes it under another name, which
+A file is the unit of work: an actor of Ray Data's reads it a batch at a time and writes it under another name, which
 becomes its own when it is whole. So a file that is there is finished: tasks that are run again, and jobs that are, lose
 and double nothing. Places are Arrow's (local, s3://, gs://, hdfs://). Knows nothing of how replies are split.
 """
@@ -8,7 +8,6 @@ and double nothing. Places are Arrow's (local, s3://, gs://, hdfs://). Knows not
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -75,8 +74,12 @@ def split_folder(
     yield from (FileSplit(file, 0, 0, skipped=True) for file in files if file in done)
     if not rest:
         return
-    work = functools.partial(_split_file, source=source, target=target, columns=columns or Columns(), options=options)
-    rows = ray.data.from_items([{"file": file} for file in rest], override_num_blocks=len(rest)).map(work)
+    # Actors, for they keep their CPU from file to file: a task waits for one about 0.2 s, as long as a small file takes.
+    rows = ray.data.from_items([{"file": file} for file in rest], override_num_blocks=len(rest)).map(
+        _Splitter,
+        fn_constructor_args=(source, target, columns or Columns(), options),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(rest)),
+    )
     yield from (FileSplit(**row) for row in rows.iter_rows())
     _swept(target)
 
@@ -103,27 +106,31 @@ def _swept(target: str) -> set[str]:
     return set(found) - set(halves)
 
 
-def _split_file(
-    row: dict[str, Any], *, source: str, target: str, columns: Columns, options: Options | None
-) -> dict[str, Any]:
-    """The task: one file, from the source to the target."""
-    file = row["file"]
-    reading, root = fs.FileSystem.from_uri(source)
-    writing, target_root = fs.FileSystem.from_uri(target)
-    whole = posixpath.join(target_root, file)
-    folder, name = posixpath.split(whole)
-    # The name ends as the file's does: by it Arrow knows the compression.
-    part = posixpath.join(folder, f"{_PART}{uuid.uuid4().hex}-{name}")
-    writing.create_dir(folder, recursive=True)
-    work = _split_lines if file.endswith(_LINES) else _split_parquet
-    try:
-        replies, issues = work(reading, posixpath.join(root, file), writing, part, columns, options)
-    except Exception as error:
-        with contextlib.suppress(FileNotFoundError):
-            writing.delete_file(part)
-        raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
-    writing.move(part, whole)
-    return {"file": file, "replies": replies, "issues": issues}
+class _Splitter:
+    """The actor: one file at a time, from the source to the target."""
+
+    def __init__(self, source: str, target: str, columns: Columns, options: Options | None) -> None:
+        self._reading, self._source = fs.FileSystem.from_uri(source)
+        self._writing, self._target = fs.FileSystem.from_uri(target)
+        self._columns, self._options = columns, options
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        file = row["file"]
+        whole = posixpath.join(self._target, file)
+        folder, name = posixpath.split(whole)
+        # The name ends as the file's does: by it Arrow knows the compression.
+        part = posixpath.join(folder, f"{_PART}{uuid.uuid4().hex}-{name}")
+        self._writing.create_dir(folder, recursive=True)
+        work = _split_lines if file.endswith(_LINES) else _split_parquet
+        read = posixpath.join(self._source, file)
+        try:
+            replies, issues = work(self._reading, read, self._writing, part, self._columns, self._options)
+        except Exception as error:
+            with contextlib.suppress(FileNotFoundError):
+                self._writing.delete_file(part)
+            raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
+        self._writing.move(part, whole)
+        return {"file": file, "replies": replies, "issues": issues}
 
 
 def _split_parquet(
