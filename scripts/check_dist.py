@@ -2,7 +2,8 @@
 """Build the source distribution and the wheel into `dist/`, check both, and use the wheel in an environment of its own.
 
 The wheel is built from the source distribution, so that is known to be complete. What is then installed knows nothing
-of this checkout: it splits the tests' cases to what they say, and explains one, as a user's would.
+of this checkout: it splits the tests' cases to what they say, and explains one, as a user's would. At last the core's
+tests are collected beside it with what they ask for, so that none of them needs more.
 
 Needs the dependency group `dist`; knows nothing of how splitting works.
 
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 CASES = ROOT / "tests" / "cases" / "split.jsonl"
+CORE_TESTS = ROOT / "scripts" / "core_tests.py"
 
 
 def run(*command: str | Path, where: Path = ROOT) -> str:
@@ -39,10 +41,8 @@ def run(*command: str | Path, where: Path = ROOT) -> str:
     return done.stdout
 
 
-def installed(wheel: Path, folder: Path) -> str:
+def installed(wheel: Path, programs: Path, folder: Path) -> str:
     """Install the wheel, alone, and use it; the line that says what was used."""
-    venv.create(folder / "venv", with_pip=True)
-    programs = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
     python, plugin = programs / "python", programs / "harmony-plugin"
     run(python, "-m", "pip", "install", "--quiet", "--no-index", wheel, where=folder)
     cases = [json.loads(line) for line in CASES.read_text("utf-8").splitlines()]
@@ -59,6 +59,14 @@ def installed(wheel: Path, folder: Path) -> str:
     return run(plugin, "--version", where=folder).strip()
 
 
+def collected(wheel: Path, programs: Path) -> str:
+    """Collect the tests that need no engine; the line that says how many there are."""
+    pip = [programs / "python", "-m", "pip", "install", "--quiet"]
+    run(*pip, f"{wheel}[cli,harmony,repair]", "--group", "core-tests")
+    said = run(programs / "python", CORE_TESTS, "--collect-only", "-q", "--no-cov", "-p", "no:cacheprovider")
+    return said.splitlines()[-1]
+
+
 def main() -> int:
     """Exit code: 0 when both are good."""
     began = time.monotonic()
@@ -71,8 +79,12 @@ def main() -> int:
     run(sys.executable, "-m", "check_wheel_contents", wheel)
     for file in files:
         print(f"{file.relative_to(ROOT)}  {file.stat().st_size // 1024} KiB")
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"installed and used: {installed(wheel, Path(folder))}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        venv.create(folder / "venv", with_pip=True, upgrade_deps=True)  # dependency groups want a new pip
+        programs = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
+        print(f"installed and used: {installed(wheel, programs, folder)}")
+        print(f"the core's tests: {collected(wheel, programs)}")
     print(f"done in {time.monotonic() - began:.0f} s")
     return 0
 
