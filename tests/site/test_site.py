@@ -139,6 +139,14 @@ def test_pages_fit(page: Any, address: str, width: int, scheme: str) -> None:
         check_fit(page, width, scheme)
 
 
+def test_keys_can_scroll_what_is_wider_than_the_page(page: Any, address: str) -> None:
+    look(page, 390, "light")
+    page.goto(f"{address}agents/")
+    wide = page.locator(".md-typeset__scrollwrap[tabindex]")
+    expect(wide.first).to_be_visible()
+    assert wide.evaluate_all("boxes => boxes.every(box => box.scrollWidth > box.clientWidth)")
+
+
 def test_diagram_is_drawn(page: Any, address: str) -> None:
     page.goto(f"{address}architecture/")
     expect(page.locator("div.mermaid")).to_be_visible(timeout=PATIENCE)
@@ -169,6 +177,21 @@ def test_pasted_text_is_split_and_repairs_are_shown(trying: Any) -> None:
 def test_tools_decide_what_a_call_is(trying: Any) -> None:
     split(trying, CALL, "get_weather, look_up")
     expect(shown(trying).locator("td.tool_call")).to_have_text("tool call get_weather", timeout=PATIENCE)
+
+
+def test_nothing_pasted_shows_nothing(trying: Any) -> None:
+    split(trying, MALFORMED)
+    expect(trying.locator("#try iframe")).to_be_visible(timeout=PATIENCE)
+    split(trying, "")
+    expect(trying.locator("#try iframe")).to_be_hidden()
+    expect(trying.locator("#try details")).to_be_hidden()
+
+
+def test_token_ids_are_told_from_text(trying: Any) -> None:
+    split(trying, "[200005, 35644, 200008]")
+    expect(trying.locator(".try-status")).to_contain_text("--ids", timeout=PATIENCE)
+    split(trying, MALFORMED)
+    expect(trying.locator(".try-status")).to_have_text("", timeout=PATIENCE)
 
 
 def test_every_example_can_be_chosen(trying: Any) -> None:
