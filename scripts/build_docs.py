@@ -1,6 +1,7 @@
 """The manual as a site: docs/ and what it links to, built by Zensical, warnings as errors, every link checked.
 
     python -m scripts.build_docs          # build/site; `python -m http.server -d build/site` shows it
+    SITE_URL=https://… python -m scripts.build_docs   # where it will be: its 404.html needs that, if under a path
 
 The pages in docs/ are written for GitHub. Here a copy of them is made that Zensical takes as well (build/docs): pages
 and sources outside of docs/ get a place on the site, and where GitHub's Markdown and Python's differ, Python's is
@@ -217,8 +218,11 @@ def configure() -> Path:
     """The configuration beside what it builds; pages that are not there yet are left out of the navigation."""
     lines = CONFIG.read_text("utf-8").splitlines(keepends=True)
     there = [line for line in lines if not (page := NAV_LINE.match(line)) or (STAGED / page[1]).exists()]
+    text = "".join(there)
+    if url := os.environ.get("SITE_URL"):
+        text = text.replace("[project]\n", f"[project]\nsite_url = {json.dumps(url)}\n", 1)
     config = BUILD / CONFIG.name
-    config.write_text("".join(there), "utf-8")
+    config.write_text(text, "utf-8")
     return config
 
 

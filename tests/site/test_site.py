@@ -220,6 +220,14 @@ def test_a_damaged_link_is_told(page: Any, address: str, damaged: str) -> None:
     expect(page.locator(".try-status")).to_contain_text("damaged")
 
 
+def test_a_wrong_address_leads_on() -> None:
+    article = re.search(r"<article.*?</article>", (SITE / "404.html").read_text("utf-8"), re.DOTALL)
+    assert article is not None
+    links = re.findall(r'href="/([^"]*)"', article[0])
+    assert "symptoms/" in links
+    assert [link for link in links if not (SITE / link / "index.html").is_file()] == []
+
+
 def test_language_models_find_every_page() -> None:
     listed = re.findall(r"\]\(([^)]+)\)", (SITE / "llms.txt").read_text("utf-8"))
     assert len(listed) > 30
