@@ -17,14 +17,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from scripts.install_chromium import Unavailable, cache, npm_package
+from scripts.install_chromium import Unavailable, fetched
 from scripts.issues_page import examples
 from scripts.plots import plots
 
@@ -177,16 +176,6 @@ def as_python_markdown(text: str) -> str:
 
 
 # What the page "Try it" runs, and what draws diagrams
-
-
-def fetched(package: str) -> Path:
-    """An npm package's files, fetched once into the user's cache folder."""
-    folder = cache() / "npm" / package
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as there:
-            npm_package(package, Path(there)).rename(folder)
-    return folder
 
 
 def add_scripts() -> None:

@@ -21,6 +21,7 @@ pytest.importorskip("playwright", reason="needs playwright (the dependency group
 
 from browser_rig import launched
 from playwright.sync_api import expect
+from scripts.install_chromium import fetched
 
 from harmony_plugin import parse
 
@@ -28,6 +29,9 @@ SITE = Path(__file__).resolve().parents[2] / "build" / "site"
 PAGES = ("", "start-vllm/", "issues/", "architecture/", "performance/", "api/harmony_plugin/", "spec/")
 MALFORMED = "<|channel|>analysis<|message|>Look <b>it</b> up.<|channel|>finl<|message|>It is 21 °C.<|return|>"
 CALL = '<|channel|>commentary to=weather.get_weather json<|message|>{"city":"Paris"}<|call|>'
+# What anyone must be able to read and reach: WCAG 2.1, A and AA.
+AXE = "axe-core@4.14.1"
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 # Python has to start, on a busy machine.
 PATIENCE = 120_000
 
@@ -90,6 +94,11 @@ def watched(browser: Any, address: str) -> Iterator[Any]:
     assert complaints == []
 
 
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return (fetched(AXE) / "axe.min.js").read_text("utf-8")
+
+
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
     """A tab of a test's own."""
@@ -137,6 +146,16 @@ def test_pages_fit(page: Any, address: str, width: int, scheme: str) -> None:
     for name in PAGES:
         page.goto(address + name)
         check_fit(page, width, scheme)
+
+
+@LOOKS
+def test_pages_can_be_read_and_reached(page: Any, address: str, axe: str, width: int, scheme: str) -> None:
+    look(page, width, scheme)
+    for name in (*PAGES, "agents/", "settings/", "try/"):
+        page.goto(address + name)
+        page.evaluate(axe)
+        found = page.evaluate("rules => axe.run(document, rules)", RULES)["violations"]
+        assert [(each["id"], each["nodes"][0]["target"]) for each in found] == [], page.url
 
 
 def test_keys_can_scroll_what_is_wider_than_the_page(page: Any, address: str) -> None:
