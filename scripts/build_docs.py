@@ -1,6 +1,7 @@
 """The manual as a site: docs/ and what it links to, built by Zensical, warnings as errors, every link checked.
 
     python -m scripts.build_docs          # build/site; `python -m http.server -d build/site` shows it
+    SITE_URL=https://… python -m scripts.build_docs   # where it will be: its 404.html needs that, if under a path
 
 The pages in docs/ are written for GitHub. Here a copy of them is made that Zensical takes as well (build/docs): pages
 and sources outside of docs/ get a place on the site, and where GitHub's Markdown and Python's differ, Python's is
@@ -16,14 +17,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from scripts.install_chromium import Unavailable, cache, npm_package
+from scripts.install_chromium import Unavailable, fetched
 from scripts.issues_page import examples
 from scripts.plots import plots
 
@@ -178,16 +178,6 @@ def as_python_markdown(text: str) -> str:
 # What the page "Try it" runs, and what draws diagrams
 
 
-def fetched(package: str) -> Path:
-    """An npm package's files, fetched once into the user's cache folder."""
-    folder = cache() / "npm" / package
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as there:
-            npm_package(package, Path(there)).rename(folder)
-    return folder
-
-
 def add_scripts() -> None:
     """Put Pyodide, Mermaid, this package and the examples where the pages look for them."""
     assets = STAGED / "assets"
@@ -217,8 +207,11 @@ def configure() -> Path:
     """The configuration beside what it builds; pages that are not there yet are left out of the navigation."""
     lines = CONFIG.read_text("utf-8").splitlines(keepends=True)
     there = [line for line in lines if not (page := NAV_LINE.match(line)) or (STAGED / page[1]).exists()]
+    text = "".join(there)
+    if url := os.environ.get("SITE_URL"):
+        text = text.replace("[project]\n", f"[project]\nsite_url = {json.dumps(url)}\n", 1)
     config = BUILD / CONFIG.name
-    config.write_text("".join(there), "utf-8")
+    config.write_text(text, "utf-8")
     return config
 
 

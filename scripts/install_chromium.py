@@ -116,6 +116,20 @@ def npm_package(package: str, folder: Path) -> Path:
     return folder / "package"
 
 
+def fetched(package: str) -> Path:
+    """An npm package's files, fetched once into the user's cache folder.
+
+    Raises:
+        Unavailable: it cannot be fetched here.
+    """
+    folder = cache() / "npm" / package
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as there:
+            npm_package(package, Path(there)).rename(folder)
+    return folder
+
+
 def _extract(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")

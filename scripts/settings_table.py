@@ -18,10 +18,11 @@ def table() -> str:
     """The settings as Markdown, a table for each heading."""
     lines = []
     for heading, rows in describe():
-        lines += [f"## {heading}", "", "| setting | takes | default | | example |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"## {heading}", ""]
+        lines += ["| setting | what it does | takes | default | example |", "| --- | --- | --- | --- | --- |"]
         for name, takes, default, what, example in rows:
             line = f"{PREFIX}{name.upper()}={example}".replace("|", "\\|")
-            lines.append(f"| `{name}` | {takes} | {default} | {what} | `{line}` |")
+            lines.append(f"| `{name}` | {what} | {takes} | {default} | `{line}` |")
         lines.append("")
     return "\n".join(lines)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from scripts import architecture, issues_page
 
 import harmony_plugin
 from conformance import beside
-from harmony_plugin import CODES, Stream, parse
+from harmony_plugin import CODES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -78,14 +77,12 @@ def test_every_decision_is_listed() -> None:
     assert listed == {page.name for page in folder.glob("*.md")} - {"README.md"}
 
 
-def test_the_readmes_code_runs() -> None:
+def test_the_readmes_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = [code for code in CODE.findall((ROOT / "README.md").read_text(encoding="utf-8")) if "parse(" in code]
-    output = "<|channel|>analysis<|message|>Add.<|end|><|start|>assistant<|channel|>final<|message|>4.<|return|>"
-    names: dict[str, Any] = {"output": output, "tools": ["look"], "chunks": list(output)}
-    exec(code, names)
-    assert names["reply"] == parse(output)
-    assert isinstance(names["stream"], Stream)
-    assert names["stream"].reply == parse(output)
+    exec(code, {})
+    first, *deltas = capsys.readouterr().out.splitlines()
+    assert first.startswith("Add. 4. () (Issue(code='missing_start'")
+    assert deltas == ["None 4. ()"]
 
 
 def test_the_code_of_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:

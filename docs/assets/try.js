@@ -2,6 +2,7 @@
 
 const WAIT = 250; // ms without a key before the text is split anew
 const MOST = 2_000_000; // characters that a link may unpack to
+const IDS = /^[\s[]*\d+([\s,]+\d+)+[\s\]]*$/;
 
 const here = new URL(".", import.meta.url).href;
 
@@ -88,7 +89,12 @@ let ready = false;
 let waiting = 0;
 
 function split() {
-  if (!ready || !text.value) return;
+  if (!ready) return;
+  if (!text.value) {
+    status.textContent = "";
+    frame.hidden = openai.hidden = true;
+    return;
+  }
   const names = tools.value.split(",").map((name) => name.trim()).filter(Boolean);
   worker.postMessage({ text: text.value, tools: names });
 }
@@ -105,8 +111,8 @@ worker.onmessage = ({ data }) => {
     split();
   } else if (data.error) {
     status.textContent = data.error;
-  } else {
-    status.textContent = "";
+  } else if (text.value) {
+    status.textContent = IDS.test(text.value) ? "These look like token ids: `harmony-plugin explain --ids` reads them." : "";
     frame.hidden = openai.hidden = false;
     frame.srcdoc = data.page;
     message.textContent = data.message;

@@ -43,6 +43,15 @@ def test_an_unknown_flag_is_told_with_the_one_that_was_meant(given: str, meant: 
     assert told(given, "5").startswith(f"unknown flag {given.partition('=')[0]} (did you mean {meant}?)")
 
 
+def test_help_begins_with_how_to_start(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        read_settings(["--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "usage: python -m harmony_plugin.llamacpp --model FILE.gguf [flags]"
+    assert said[1] == ""
+
+
 def test_a_flag_that_is_like_no_other() -> None:
     assert told("--xyzzy") == "unknown flag --xyzzy; --help lists all"
     assert "did you mean --model a.gguf?" in told("a.gguf")

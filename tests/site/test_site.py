@@ -21,6 +21,7 @@ pytest.importorskip("playwright", reason="needs playwright (the dependency group
 
 from browser_rig import launched
 from playwright.sync_api import expect
+from scripts.install_chromium import fetched
 
 from harmony_plugin import parse
 
@@ -28,6 +29,9 @@ SITE = Path(__file__).resolve().parents[2] / "build" / "site"
 PAGES = ("", "start-vllm/", "issues/", "architecture/", "performance/", "api/harmony_plugin/", "spec/")
 MALFORMED = "<|channel|>analysis<|message|>Look <b>it</b> up.<|channel|>finl<|message|>It is 21 °C.<|return|>"
 CALL = '<|channel|>commentary to=weather.get_weather json<|message|>{"city":"Paris"}<|call|>'
+# What anyone must be able to read and reach: WCAG 2.1, A and AA.
+AXE = "axe-core@4.14.1"
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
 # Python has to start, on a busy machine.
 PATIENCE = 120_000
 
@@ -90,6 +94,11 @@ def watched(browser: Any, address: str) -> Iterator[Any]:
     assert complaints == []
 
 
+@pytest.fixture(scope="module")
+def axe() -> str:
+    return (fetched(AXE) / "axe.min.js").read_text("utf-8")
+
+
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
     """A tab of a test's own."""
@@ -139,6 +148,24 @@ def test_pages_fit(page: Any, address: str, width: int, scheme: str) -> None:
         check_fit(page, width, scheme)
 
 
+@LOOKS
+def test_pages_can_be_read_and_reached(page: Any, address: str, axe: str, width: int, scheme: str) -> None:
+    look(page, width, scheme)
+    for name in (*PAGES, "agents/", "settings/", "try/"):
+        page.goto(address + name)
+        page.evaluate(axe)
+        found = page.evaluate("rules => axe.run(document, rules)", RULES)["violations"]
+        assert [(each["id"], each["nodes"][0]["target"]) for each in found] == [], page.url
+
+
+def test_keys_can_scroll_what_is_wider_than_the_page(page: Any, address: str) -> None:
+    look(page, 390, "light")
+    page.goto(f"{address}agents/")
+    wide = page.locator(".md-typeset__scrollwrap[tabindex]")
+    expect(wide.first).to_be_visible()
+    assert wide.evaluate_all("boxes => boxes.every(box => box.scrollWidth > box.clientWidth)")
+
+
 def test_diagram_is_drawn(page: Any, address: str) -> None:
     page.goto(f"{address}architecture/")
     expect(page.locator("div.mermaid")).to_be_visible(timeout=PATIENCE)
@@ -171,6 +198,21 @@ def test_tools_decide_what_a_call_is(trying: Any) -> None:
     expect(shown(trying).locator("td.tool_call")).to_have_text("tool call get_weather", timeout=PATIENCE)
 
 
+def test_nothing_pasted_shows_nothing(trying: Any) -> None:
+    split(trying, MALFORMED)
+    expect(trying.locator("#try iframe")).to_be_visible(timeout=PATIENCE)
+    split(trying, "")
+    expect(trying.locator("#try iframe")).to_be_hidden()
+    expect(trying.locator("#try details")).to_be_hidden()
+
+
+def test_token_ids_are_told_from_text(trying: Any) -> None:
+    split(trying, "[200005, 35644, 200008]")
+    expect(trying.locator(".try-status")).to_contain_text("--ids", timeout=PATIENCE)
+    split(trying, MALFORMED)
+    expect(trying.locator(".try-status")).to_have_text("", timeout=PATIENCE)
+
+
 def test_every_example_can_be_chosen(trying: Any) -> None:
     choice = trying.locator("#try select")
     names = [name for name in choice.locator("option").all_inner_texts() if re.fullmatch(r"\w+", name)]
@@ -195,6 +237,14 @@ def test_a_link_brings_the_text_back(trying: Any, page: Any) -> None:
 def test_a_damaged_link_is_told(page: Any, address: str, damaged: str) -> None:
     page.goto(f"{address}try/#z={damaged}")
     expect(page.locator(".try-status")).to_contain_text("damaged")
+
+
+def test_a_wrong_address_leads_on() -> None:
+    article = re.search(r"<article.*?</article>", (SITE / "404.html").read_text("utf-8"), re.DOTALL)
+    assert article is not None
+    links = re.findall(r'href="/([^"]*)"', article[0])
+    assert "symptoms/" in links
+    assert [link for link in links if not (SITE / link / "index.html").is_file()] == []
 
 
 def test_language_models_find_every_page() -> None:

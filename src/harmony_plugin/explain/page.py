@@ -54,12 +54,12 @@ def page(explanation: Explanation, title: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{html.escape(title)} – Harmony explained</title><style>{STYLE}</style></head><body>"
+        f"<title>{html.escape(title)} – Harmony explained</title><style>{STYLE}</style></head><body><main>"
         f"<h1>{html.escape(title)}</h1>"
         f'<h2>Output</h2><pre tabindex="0">{"".join(_output(explanation))}</pre><p class="legend">{legend}</p>'
-        '<h2>Messages</h2><div class="scroll"><table><thead><tr><th>#</th><th>goes to</th><th>channel</th>'
-        f"<th>recipient</th><th>type</th><th>characters</th><th></th></tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<h2>Repairs</h2>{repairs}</body></html>\n"
+        '<h2>Messages</h2><div class="scroll" tabindex="0"><table><thead><tr><th>#</th><th>goes to</th><th>channel</th>'
+        f"<th>recipient</th><th>type</th><th>characters</th><td></td></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<h2>Repairs</h2>{repairs}</main></body></html>\n"
     )
 
 

@@ -114,6 +114,14 @@ def test_another_model_that_is_none_is_found_at_once(tmp_path: Path) -> None:
     assert f"{tmp_path}/no.gguf: not a GGUF file (it begins b'hell')" in one_line(said)
 
 
+def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    flags = ("--hf_model_repo_id", "openai/gpt-oss-20b", "--model", "a.gguf")
+    code, said = start(*flags, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+    assert code == MODEL
+    assert "cannot serve model a.gguf of openai/gpt-oss-20b on the Hugging Face hub: " in one_line(said)
+
+
 def test_no_model() -> None:
     code, said = start()
     assert code == SETTINGS

@@ -129,8 +129,9 @@ def _load(host: Host, models: Sequence[ModelSettings]) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        file = models[0].model
-        complain(f"cannot serve model {file}: {_not_loaded(error).removeprefix(f'{file}: ')}")
+        file, repository = models[0].model, models[0].hf_model_repo_id
+        where = f" of {repository} on the Hugging Face hub" if repository else ""
+        complain(f"cannot serve model {file}{where}: {_not_loaded(error).removeprefix(f'{file}: ')}")
         sys.exit(NO_MODEL)
 
 

@@ -464,6 +464,8 @@ def read_settings(argv: Sequence[str] | None = None, *, parser: Flags | None = N
         prog="python -m harmony_plugin.llamacpp",
         description="llama-cpp-python's server for gpt-oss: Harmony in, OpenAI and Anthropic APIs out.",
     )
+    # argparse's own would name a hundred flags before it says what any of them does.
+    parser.usage = "%(prog)s --model FILE.gguf [flags]"
     stock.add_arguments(parser, FlagSettings)
     parser.add_argument("--config_file", type=str, help="Path to a config file to load (JSON or YAML).")
     parser.add_argument("--version", action=VersionFlag)
