@@ -42,6 +42,7 @@ STAND_IN = "localhost/harmony-plugin-base"
 KEY = secrets.token_hex(16)
 # The tiny model has no weights, and a CPU no bfloat16 worth the name.
 TINY = ("--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "4096")
+NUMA = "/usr/lib/x86_64-linux-gnu/libnuma.so.1"
 TINY_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
@@ -115,6 +116,7 @@ def service(name: str) -> tuple[list[str], list[str]]:
     text = re.sub(r"\$\{(?:REASONING|API)_KEY:[^}]*\}", KEY, (DEPLOY / "compose.yaml").read_text("utf-8"))
     found = yaml.safe_load(text)["services"][name]
     flags = [f"--env={key}={value}" for key, value in found["environment"].items()]
+    flags += [f"--ipc={found['ipc']}"] if "ipc" in found else []
     return flags, found["command"]
 
 
@@ -129,7 +131,7 @@ def container(engine: str, image: str, *words: str) -> Iterator[tuple[str, httpx
         with httpx.Client(base_url=f"http://{address}", headers=headers, timeout=300) as client:
             yield name, client
     except BaseException:
-        run(engine, "logs", "--tail", "50", name)
+        run(engine, "logs", "--tail", "150", name)
         raise
     finally:
         run(engine, "rm", "--force", name, quiet=True)
@@ -154,8 +156,8 @@ def check(name: str, what: str, good: bool) -> None:
         raise SystemExit(f"{name}: not so: {what}")
 
 
-def serves(engine: str, image: str, path: str, *words: str) -> None:
-    """Run it, and check what its docstring says."""
+def serves(engine: str, image: str, path: str, long: dict[str, Any], *words: str) -> None:
+    """Run it, and check what the module's docstring says. ``long``: what has a chat be a long one."""
     asked: dict[str, Any] = {"model": "gpt-oss-20b", "messages": [{"role": "user", "content": "Hello."}]}
     with container(engine, image, *words) as (name, client):
         until_ready(engine, name, client, path)
@@ -168,8 +170,7 @@ def serves(engine: str, image: str, path: str, *words: str) -> None:
         check(image, "refuses who has no key", refused.status_code == 401)
         chat = client.post("/v1/chat/completions", json=asked | {"max_completion_tokens": 50}).json()
         check(image, f"answers: {chat['usage']['completion_tokens']} tokens", "choices" in chat)
-        long = asked | {"stream": True, "max_completion_tokens": 1500, "min_tokens": 1500, "ignore_eos": True}
-        with client.stream("POST", "/v1/chat/completions", json=long) as stream:
+        with client.stream("POST", "/v1/chat/completions", json=asked | long | {"stream": True}) as stream:
             lines = (line for line in stream.iter_lines() if line)
             before = [next(lines) for _ in range(10)]
             run(engine, "kill", "--signal", "TERM", name, quiet=True)
@@ -189,7 +190,7 @@ def run_llamacpp(engine: str, image: str) -> None:
         shutil.copyfile(build_model(), model.name)
         Path(model.name).chmod(0o644)
         volume = f"{model.name}:/models/gpt-oss-20b.gguf:ro"
-        serves(engine, image, "/readyz", *flags, "--volume", volume, image, *command)
+        serves(engine, image, "/readyz", {"max_completion_tokens": 1500}, *flags, "--volume", volume, image, *command)
 
 
 def run_vllm(engine: str, image: str, site: Path | None) -> None:
@@ -201,14 +202,27 @@ def run_vllm(engine: str, image: str, site: Path | None) -> None:
         return
     sys.path.insert(0, str(ROOT / "tests" / "rigs"))
     from vllm_rig.model import model_directory
+    from vllm_rig.replies import encode
+    from vllm_rig.server import SAYING
 
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    over = [f"{site}:/opt/harmony/lib/{python}/site-packages:ro", f"{ROOT}/src:/src:ro"]
-    # The name in the command is a folder's, too, from the container's root.
-    over.append(f"{model_directory('gpt_oss')}:/{command[0]}:ro")
-    flags += [f"--env={key}={value}" for key, value in (TINY_ENVIRONMENT | {"PYTHONPATH": "/src"}).items()]
-    flags += [f"--volume={each}" for each in over]
-    serves(engine, image, "/health", *flags, image, *command, *TINY)
+    with tempfile.TemporaryDirectory() as model:  # readable to the image's user, which the one in the cache is not
+        shutil.copytree(model_directory("gpt_oss"), model, dirs_exist_ok=True)
+        Path(model).chmod(0o755)
+        over = [
+            f"{site.resolve()}:/opt/harmony/lib/{python}/site-packages:ro",
+            f"{ROOT}/src:/src:ro",
+            f"{ROOT}/tests/rigs:/rigs:ro",
+        ]
+        # The model's name in the command is a folder's, too, from the container's root.
+        over.append(f"{model}:/{command[0]}:ro")
+        # The CPU build's own need, which the one for GPUs has not.
+        over += [f"{path}:{path}:ro" for path in (NUMA,) if Path(path).exists()]
+        flags += [f"--env={key}={value}" for key, value in (TINY_ENVIRONMENT | {"PYTHONPATH": "/src:/rigs"}).items()]
+        flags += [f"--volume={each}" for each in over]
+        said = encode("<|channel|>final<|message|>" + "word " * 1000 + "<|return|>")
+        long = {"vllm_xargs": {"script": said}, "max_completion_tokens": 1500}
+        serves(engine, image, "/health", long, *flags, image, *command, *TINY, *SAYING)
 
 
 def main() -> int:
