@@ -86,6 +86,7 @@ def base_image(engine: str) -> Iterator[None]:
     print(f"{BASE} cannot be pulled: a stand-in of Debian's packages", flush=True)
     if not works(engine, "image", "inspect", STAND_IN):
         with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)  # it becomes the image's root folder
             include = "--include=ca-certificates,python3,python3-venv"
             run("debootstrap", "--variant=minbase", include, "bookworm", folder, quiet=True)
             for name in ("python", "python3"):
@@ -103,6 +104,7 @@ def base_image(engine: str) -> Iterator[None]:
 
 
 def build(engine: str, image: str, file: str, flags: Sequence[str]) -> None:
+    """As a user does, with a wheel of this checkout in the context."""
     # Podman's own format has no health checks, and its cache does not see that a wheel beside the file is another one.
     form = ["--format", "docker", "--no-cache"] if engine == "podman" else []
     with tempfile.TemporaryDirectory() as folder:
