@@ -26,7 +26,7 @@ help:
 	@echo "make balanced     two llama.cpp servers behind nginx and HAProxy: sticky conversations, a rolling restart"
 	@echo "make hosts        vLLM's data parallel over two hosts (network namespaces, needs root), one of which goes"
 	@echo "make deploy-lint  the linters of Docker, Compose, Kubernetes, systemd, nginx and HAProxy over examples/deploy"
-	@echo "make images       the images of examples/deploy, built by docker or podman, run and told to stop; ARGS: docs/scale.md"
+	@echo "make images       the images of examples/deploy, built by docker or podman, run and told to stop; ARGS=llamacpp: that one"
 	@echo "make bench-history  figures of splitting, kept for the manual's plots"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"

