@@ -132,8 +132,8 @@ def service(name: str) -> tuple[list[str], list[str]]:
 def container(engine: str, image: str, *words: str) -> Iterator[tuple[str, httpx.Client]]:
     """A running container's name, and a client of its port 8000."""
     name = f"{image}-{secrets.token_hex(4)}"
-    run(engine, "run", "--detach", "--name", name, "--publish", "127.0.0.1::8000", *words, quiet=True)
     try:
+        run(engine, "run", "--detach", "--name", name, "--publish", "127.0.0.1::8000", *words, quiet=True)
         address = run(engine, "port", name, "8000/tcp", quiet=True).splitlines()[0]
         headers = {"authorization": f"Bearer {KEY}"}
         with httpx.Client(base_url=f"http://{address}", headers=headers, timeout=300) as client:
