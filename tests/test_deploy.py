@@ -21,6 +21,9 @@ MANIFESTS = [
     for each in yaml.safe_load_all(SOURCES[name])
 ]
 
+# Of a pod that says nothing of it, as the chart's.
+KUBERNETES_GRACE = 30
+
 
 def seconds(text: str) -> int:
     number, unit = re.fullmatch(r"(\d+)(m|min|s)?", text).groups()  # type: ignore[union-attr]
@@ -33,23 +36,40 @@ def containers(kind: str = "Deployment") -> list[tuple[Any, Any]]:
     return [(pod, container) for pod in pods for container in pod["containers"]]
 
 
+def vllm_drains(flags: list[str]) -> int | None:
+    """Seconds of vLLM's, and those that its engine takes to end behind them (3 to 9 were seen)."""
+    return next((int(flag.partition("=")[2]) + 10 for flag in flags if flag.startswith("--shutdown-timeout=")), None)
+
+
 def test_servers_have_the_time_that_draining_takes() -> None:
     times = []
     for service in COMPOSE["services"].values():
-        drain = service.get("environment", {}).get("DRAIN_SECONDS")
+        drain = service.get("environment", {}).get("DRAIN_SECONDS") or vllm_drains(service.get("command", []))
         if drain is not None:
             times.append((int(drain), seconds(service["stop_grace_period"])))
     for pod, container in containers():
         drain = {each["name"]: each.get("value") for each in container.get("env", ())}.get("DRAIN_SECONDS")
-        drain = drain or next((a.partition("=")[2] for a in container["args"] if "shutdown-timeout" in a), None)
+        drain = drain or vllm_drains(container["args"])
         if drain is not None:
-            times.append((int(drain), pod["terminationGracePeriodSeconds"]))
+            hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+            times.append((int(drain) + int(hook[1]), pod["terminationGracePeriodSeconds"]))
     for name in ("systemd/harmony-llamacpp@.service", "systemd/harmony-vllm.service"):
         (drain,) = re.findall(r"DRAIN_SECONDS=(\d+)|--shutdown-timeout (\d+)", SOURCES[name])
         (patience,) = re.findall(r"^TimeoutStopSec=(.+)$", SOURCES[name], re.MULTILINE)
-        times.append((int("".join(drain)), seconds(patience)))
-    assert len(times) == 6
+        times.append((int("".join(drain)) + 5, seconds(patience)))
+    values = yaml.safe_load(SOURCES["helm/vllm-stack.yaml"])
+    times += [
+        (int(vllm_drains(model["vllmConfig"]["extraArgs"]) or 0), KUBERNETES_GRACE)
+        for model in values["servingEngineSpec"]["modelSpec"]
+    ]
+    assert len(times) == 8
     assert all(drain + 5 <= patience for drain, patience in times), times
+
+
+def test_systemd_tells_the_server_alone_to_stop() -> None:
+    """A worker of vLLM's that gets the signal, too, dies at once, and every stream with it."""
+    for name in ("systemd/harmony-llamacpp@.service", "systemd/harmony-vllm.service"):
+        assert "\nKillMode=mixed\n" in SOURCES[name]
 
 
 def test_settings_are_ones_that_the_server_has(tmp_path: Path) -> None:
@@ -74,7 +94,8 @@ def test_images_install_this_version_and_nothing_but_packages() -> None:
     for name, extra in (("llamacpp", "llamacpp"), ("vllm", "vllm")):
         source = SOURCES[f"docker/{name}.Dockerfile"]
         lines = [line for line in source.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
-        assert f"pip install --no-cache-dir 'harmony-plugin[{extra}]~={harmony_plugin.__version__}'" in source
+        version = harmony_plugin.__version__
+        assert f"pip install --no-cache-dir --find-links /context 'harmony-plugin[{extra}]~={version}'" in source
         assert not [line for line in lines if re.match(r"(ADD|COPY(?! --from=build))|.*(curl|wget|git\+)", line)]
 
 

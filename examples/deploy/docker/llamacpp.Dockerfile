@@ -3,7 +3,9 @@
 FROM python:3.12-slim-bookworm AS build
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ cmake ninja-build
-RUN python -m venv /opt/harmony && /opt/harmony/bin/pip install --no-cache-dir 'harmony-plugin[llamacpp]~=0.1.0'
+# Wheels beside this file are taken before the index's: llama-cpp-python built for a GPU, a harmony-plugin of your own.
+RUN --mount=type=bind,target=/context python -m venv /opt/harmony \
+    && /opt/harmony/bin/pip install --no-cache-dir --find-links /context 'harmony-plugin[llamacpp]~=0.1.0'
 
 FROM python:3.12-slim-bookworm
 # hadolint ignore=DL3008

@@ -6,7 +6,9 @@ FROM python:3.12-slim-bookworm
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc g++ && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 harmony
-RUN python -m venv /opt/harmony && /opt/harmony/bin/pip install --no-cache-dir 'harmony-plugin[vllm]~=0.1.0'
+# Wheels beside this file are taken before the index's: a harmony-plugin of your own.
+RUN --mount=type=bind,target=/context python -m venv /opt/harmony \
+    && /opt/harmony/bin/pip install --no-cache-dir --find-links /context 'harmony-plugin[vllm]~=0.1.0'
 USER 10001
 ENV PATH=/opt/harmony/bin:$PATH
 EXPOSE 8000
