@@ -74,7 +74,7 @@ def split_folder(
     yield from (FileSplit(file, 0, 0, skipped=True) for file in files if file in done)
     if not rest:
         return
-    # Actors, for they keep their CPU from file to file; a task waits about 0.2 s for one, as long as a small file takes.
+    # Actors, for they keep their CPU from file to file; a task waits 0.2 s for one, as long as a small file takes.
     rows = ray.data.from_items([{"file": file} for file in rest], override_num_blocks=len(rest)).map(
         _Splitter,
         fn_constructor_args=(source, target, columns or Columns(), options),
