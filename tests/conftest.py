@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 # HYPOTHESIS_PROFILE=deep: other examples each time, and many of them.
 settings.register_profile("deep", deadline=None, max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+# A shell's background job ignores SIGINT, and so would the processes that tests stop by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: `make test` has two workers. What shares a server, or imports what takes seconds and gigabytes, is one worker's,
 #: and comes first, as it takes longest. The rest is handed out file by file, as the workers get done.
