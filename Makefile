@@ -72,10 +72,10 @@ lint: $(VENV)/.test
 	$(BIN)/vulture
 
 quick: lint
-	$(PYTEST) tests --ignore=tests/e2e
+	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/site
 
 test: lint
-	$(PYTEST) tests --durations=20 --cov --cov-report=
+	$(PYTEST) tests --ignore=tests/site --durations=20 --cov --cov-report=
 	$(COVERED)
 
 coverage: $(VENV)/.test
