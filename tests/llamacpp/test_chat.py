@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import re
 import subprocess
 import sys
 import weakref
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import harmony_plugin
 from harmony_plugin import RequestError, parse
 from harmony_plugin.demo.model import build_model
 from stopping import STOPPING, Stopping
@@ -620,6 +623,18 @@ def test_importing_without_llama_cpp_names_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "harmony-plugin[llamacpp]" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["llama_cpp", "llama_cpp.server.app"])
+def test_the_server_without_llama_cpp_says_so_in_one_line(missing: str, tmp_path: Path) -> None:
+    # Read by Python before anything else; `-m` is as at the command line.
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{missing!r}] = None")
+    source = Path(harmony_plugin.__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(source)))}
+    command = [sys.executable, "-m", "harmony_plugin.llamacpp", "--model", "none.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"harmony-plugin: .*pip install 'harmony-plugin\[llamacpp\]'\n", done.stderr), done.stderr
 
 
 def test_public_names() -> None:

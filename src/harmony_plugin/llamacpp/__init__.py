@@ -4,9 +4,15 @@ Needs the extra `llamacpp`; importing without llama-cpp-python gives one clear `
 """
 
 import functools
+import sys
 from typing import Any
 
-from .engine import register as _register  # isort: skip  # first: where llama-cpp-python is missing it says so
+try:  # first: where llama-cpp-python is missing it says so
+    from .engine import register as _register  # isort: skip
+except ImportError as error:
+    if sys.argv[:1] == ["-m"]:  # `python -m harmony_plugin.llamacpp`: there the message alone is wanted
+        sys.exit(f"harmony-plugin: {error}")
+    raise
 
 from ..api.defaults import Defaults
 from ..api.reply import Usage
