@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,9 +33,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "rigs"))
+
 import llama_server
 import talking_model
 from llamacpp_servers import CONTEXT, SAMPLING, SENTENCE, LlamaServer, history
+from ports import free_port
 
 from harmony_plugin.demo.process import ServerProcess
 
@@ -69,9 +72,7 @@ def servers(model: Path) -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def example(model: Path) -> Iterator[str]:
     folder = llama_server.example()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config: dict[str, Any] = json.loads((folder / "configs" / "gpt-oss-120b.json").read_text("utf-8"))
     config["server"] = {"host": "127.0.0.1", "port": port}
     del config["model"]["from_pretrained"]

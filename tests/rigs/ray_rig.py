@@ -84,7 +84,6 @@ def main() -> None:
     parser.add_argument("--callback", default="")
     options = parser.parse_args()
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
     threading.Thread(target=_end_with_input, daemon=True).start()
 
     import ray
