@@ -30,10 +30,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServerPro
         yield [first, second]
 
 
+def need(name: str) -> None:
+    if binary(name) is None:
+        pytest.skip(f"{name} is not installed; `apt-get install {name}` brings it")
+
+
 @pytest.fixture(scope="module", params=BALANCERS)
 def balancer(request: pytest.FixtureRequest, servers: list[ServerProcess]) -> Iterator[Balancer]:
-    if binary(request.param) is None:
-        pytest.skip(f"{request.param} is not installed; `apt-get install {request.param}` brings it")
+    need(request.param)
     with Balancer(request.param, [server.url.removeprefix("http://") for server in servers]) as running:
         yield running
 
@@ -81,8 +85,7 @@ def test_a_field_of_the_body_does_too(balancer: Balancer, name: str) -> None:
 @pytest.mark.parametrize("name", BALANCERS)
 def test_a_server_that_stops_is_not_noticed(tmp_path: Path, servers: list[ServerProcess], name: str) -> None:
     """Its stream ends whole; its conversations are answered by the other one, while it stops and after that."""
-    if binary(name) is None:
-        pytest.skip(f"{name} is not installed; `apt-get install {name}` brings it")
+    need(name)
     model = ("--model", str(build_model()), "--model_alias", "third", "--n_ctx", "8192", *ONE_THREAD)
     with (
         scripted(tmp_path, *model) as third,
