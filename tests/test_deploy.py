@@ -54,9 +54,11 @@ def test_servers_have_the_time_that_draining_takes() -> None:
             hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
             times.append((int(drain) + int(hook[1]), pod["terminationGracePeriodSeconds"]))
     for name in ("systemd/harmony-llamacpp@.service", "systemd/harmony-vllm.service"):
-        (drain,) = re.findall(r"DRAIN_SECONDS=(\d+)|--shutdown-timeout (\d+)", SOURCES[name])
+        drains = re.search(r"DRAIN_SECONDS=(\d+)", SOURCES[name])
+        drain = vllm_drains(SOURCES[name].split()) if drains is None else int(drains[1]) + 5
+        assert drain is not None, name
         (patience,) = re.findall(r"^TimeoutStopSec=(.+)$", SOURCES[name], re.MULTILINE)
-        times.append((int("".join(drain)) + 5, seconds(patience)))
+        times.append((drain, seconds(patience)))
     values = yaml.safe_load(SOURCES["helm/vllm-stack.yaml"])
     times += [
         (int(vllm_drains(model["vllmConfig"]["extraArgs"]) or 0), KUBERNETES_GRACE)
