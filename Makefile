@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two workers, whatever the machine has: the longest job, vLLM's servers, is one worker's.
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+# The site's tests are `make docs`'.
+TESTS := tests --ignore=tests/site
 # The core and what is written from its events, by themselves; and all, with what runs in the servers' processes.
 COVERED := $(BIN)/coverage report --show-missing --skip-covered --fail-under=60 && \
 	$(BIN)/coverage report --include='*/core/*' --format=total --fail-under=98
@@ -72,14 +74,14 @@ lint: $(VENV)/.test
 	$(BIN)/vulture
 
 quick: lint
-	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/site
+	$(PYTEST) $(TESTS) --ignore=tests/e2e
 
 test: lint
-	$(PYTEST) tests --ignore=tests/site --durations=20 --cov --cov-report=
+	$(PYTEST) $(TESTS) --durations=20 --cov --cov-report=
 	$(COVERED)
 
 coverage: $(VENV)/.test
-	COVER_VLLM=1 $(PYTEST) tests --cov --cov-report=
+	COVER_VLLM=1 $(PYTEST) $(TESTS) --cov --cov-report=
 	$(COVERED)
 
 soak: $(VENV)/.test

@@ -4,12 +4,10 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from .server.run import main
-    except ImportError as error:
-        sys.exit(f"harmony-plugin: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    try:
+        try:
+            from .server.run import main
+        except ImportError as error:
+            sys.exit(f"harmony-plugin: {error}")
         main()
-    except KeyboardInterrupt:  # while it is still being set up
+    except KeyboardInterrupt:  # while it is still being imported, or set up
         sys.exit(130)
